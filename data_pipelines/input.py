@@ -1,0 +1,184 @@
+"""From a data set on disk to batches: records → windows → batches, shuffled, split by process.
+
+Two loaders with one interface (``next``, ``position``, ``seek``, ``corrupt``, ``close``):
+`MemoryLoader` holds the split in RAM, `GrainLoader` reads records as it goes. Neither touches jax.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import corrupt, window
+from data_pipelines.memory import MemoryLoader, check_fingerprint, content_digest
+from wm_jax.errors import MissingExtra, UserError
+
+
+def open_loader(
+    config: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    process: tuple[int, int] = (0, 1),
+    source: Sequence[Mapping[str, Any]] | None = None,
+) -> MemoryLoader | GrainLoader:
+    """The training batches that ``config`` (the ``data`` section) describes.
+
+    ``batch_size`` counts all processes. ``source`` replaces the data set on disk by episodes at
+    hand. Raises `UserError` where the data set is missing or empty.
+    """
+    index, count = process
+    if batch_size % count:
+        raise UserError(
+            f"config.train.batch_size={batch_size} does not divide over {count} processes."
+        )
+    settings = {
+        "length": config.window,
+        "batch_size": batch_size // count,
+        "seed": seed,
+        "conditions": tuple(config.conditions),
+        "process": process,
+        "corrupt_budget": config.corrupt_budget,
+    }
+    source = open_split(config, "train") if source is None else source
+    if config.loader == "memory":
+        return MemoryLoader(source, **settings)
+    return GrainLoader(source, **settings, workers=config.workers)
+
+
+def open_split(config: Any, split: str) -> Sequence[Mapping[str, Any]]:
+    """Episodes of one split as a sequence of dicts, read from disk when they are indexed."""
+    from data_pipelines.twins import open_source
+
+    names = window.fields(tuple(config.conditions))
+    return open_source(config.directory, split, fields=names)
+
+
+class ReadableRecords:
+    """A source for Grain: item i is record i, or the next one that can be read.
+
+    Items are (episode, sentences about unreadable records met on the way), so that the process that
+    trains learns of them wherever they were read.
+    """
+
+    def __init__(self, source: Any, conditions: Sequence[str], budget: int):
+        self._source, self._conditions, self._budget = source, conditions, budget
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[window.Arrays, dict[int, str]]:
+        problems: dict[int, str] = {}
+        for i in range(index, index + min(self._budget + 1, len(self))):
+            i %= len(self)
+            episode, problem = corrupt.read(self._source, i, self._conditions)
+            if episode is not None:
+                return episode, problems
+            problems[i] = str(problem)
+        counter = corrupt.Corrupt(self._budget)
+        for i, problem in problems.items():
+            counter.add(i, problem)
+        raise corrupt.CorruptData("no record of the data set can be read; build it anew.")
+
+
+class GrainLoader:
+    """The interface of `MemoryLoader`, reading records as they are needed (see there)."""
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        conditions: Sequence[str] = (),
+        process: tuple[int, int] = (0, 1),
+        corrupt_budget: int = 0,
+        workers: int = 0,
+    ):
+        try:
+            import grain
+        except ImportError as error:
+            raise MissingExtra("grain", "data") from error
+        index, count = process
+        window.fields(conditions)
+        if len(source) < count:
+            raise UserError(
+                f"there are {len(source)} episodes for {count} processes; every process needs at "
+                "least one."
+            )
+        self._corrupt = corrupt.Corrupt(corrupt_budget)
+        records = ReadableRecords(source, conditions, corrupt_budget)
+
+        def draw(item, rng: np.random.Generator):
+            episode, problems = item
+            return window.cut(episode, window.draw_start(rng, episode, length), length), problems
+
+        def collate(items):
+            problems = {i: text for _, found in items for i, text in found.items()}
+            return window.collate([arrays for arrays, _ in items]), problems
+
+        windows = grain.MapDataset.source(records)[index::count].seed(seed).shuffle().repeat()
+        batches = windows.random_map(draw).batch(batch_size, batch_fn=collate)
+        # Two threads, a few batches ahead: Grain's default of 500 records would fill the memory.
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        stream = batches.to_iter_dataset(options)
+        if workers:
+            _parse_flags()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        self._iterator = iter(stream)
+        self._fingerprint = {
+            "loader": "grain",
+            "episodes": len(source),
+            "content": content_digest(records[0][0]),
+            "window": length,
+            "batch_size": batch_size * count,
+            "seed": seed,
+            "process_count": count,
+            "workers": workers,
+        }
+
+    @property
+    def corrupt(self) -> dict[int, str]:
+        """Unreadable records so far: index to a sentence."""
+        return self._corrupt.found
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> window.Arrays:
+        batch, problems = next(self._iterator)
+        for i, problem in problems.items():
+            self._corrupt.add(i, problem)
+        return batch
+
+    def position(self) -> dict[str, Any]:
+        """A small JSON value: where the next batch begins, and of what."""
+        state = self._iterator.get_state()
+        json.dumps(state)
+        found = {str(i): sentence for i, sentence in self._corrupt.found.items()}
+        return {"fingerprint": self._fingerprint, "grain": state, "corrupt": found}
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Continues from `position`; refuses one that belongs to other data or settings. Grain
+        itself would accept another worker count silently, and read other records."""
+        check_fingerprint(position["fingerprint"], self._fingerprint)
+        self._iterator.set_state(position["grain"])
+        self._corrupt.found = {int(i): sentence for i, sentence in position["corrupt"].items()}
+
+    def close(self) -> None:
+        """Ends reader threads and processes."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def _parse_flags() -> None:
+    """Grain's worker processes read absl flags, which a program that is not absl's never parses."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,103 @@
+"""Episodes to training windows to batches, in numpy.
+
+A batch is a flat dict: ``frames`` uint8 (b, t, h, w, 3); ``is_first``, ``mask`` bool (b, t); and
+for each modality its value float32 (b, t, k) and ``<modality>_mask`` bool (b, t).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wm_jax.errors import UserError
+
+#: Modalities that a window can carry. Text has no embedding yet, so it stays absent.
+MODALITIES = ("actions", "audio", "camera", "light")
+AUDIO_BANDS = 16
+
+Arrays = dict[str, np.ndarray]
+
+
+def fields(conditions: Sequence[str]) -> tuple[str, ...]:
+    """Episode fields that windows with these modalities read."""
+    unknown = set(conditions) - set(MODALITIES)
+    if unknown:
+        raise UserError(
+            f"config.data.conditions has {', '.join(sorted(unknown))}; "
+            f"windows carry {', '.join(MODALITIES)}."
+        )
+    return ("frames", "is_first", *conditions)
+
+
+def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
+    """The fields of an episode that windows need, checked; sound as `log_bands`."""
+    missing = [name for name in fields(conditions) if name not in episode]
+    if missing:
+        raise UserError(f"an episode lacks {', '.join(missing)}; it has {', '.join(episode)}.")
+    out = {name: np.asarray(episode[name]) for name in fields(conditions)}
+    frames = out["frames"]
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise UserError(
+            f"an episode's frames are {frames.dtype} {frames.shape}; they must be uint8 "
+            "(time, height, width, 3), with at least one frame."
+        )
+    for name, value in out.items():
+        if len(value) != len(frames):
+            raise UserError(f"an episode has {len(frames)} frames but {len(value)} of '{name}'.")
+    if "audio" in out:
+        out["audio"] = log_bands(out["audio"])
+    return out
+
+
+def cut(episode: Arrays, start: int, length: int) -> Arrays:
+    """Frames ``start … start + length``, padded with zeros and ``mask`` False past the end.
+
+    The first frame of a window starts a stream, whatever came before it in the episode.
+    """
+    stop = min(start + length, len(episode["frames"]))
+    out = {}
+    for name, value in episode.items():
+        window = value[start:stop]
+        if stop - start < length:
+            padding = [(0, start + length - stop)] + [(0, 0)] * (value.ndim - 1)
+            window = np.pad(window, padding)
+        out[name] = window
+    mask = np.arange(length) < stop - start
+    out["is_first"] = out["is_first"].astype(bool) | (np.arange(length) == 0)
+    return out | {"mask": mask} | {f"{m}_mask": mask for m in MODALITIES if m in out}
+
+
+def draw_start(rng: np.random.Generator, episode: Arrays, length: int) -> int:
+    """A uniform start at which a whole window fits; 0 in a shorter episode."""
+    return int(rng.integers(max(1, len(episode["frames"]) - length + 1)))
+
+
+def collate(windows: Sequence[Arrays]) -> Arrays:
+    """Windows of equal shape to one batch."""
+    shapes = {window["frames"].shape for window in windows}
+    if len(shapes) > 1:
+        raise UserError(f"episodes of one data set differ in frame size: {sorted(shapes)}.")
+    batch = {name: np.stack([window[name] for window in windows]) for name in windows[0]}
+    numbers = {m: batch[m].astype(np.float32, copy=False) for m in MODALITIES if m in batch}
+    return batch | numbers
+
+
+def blank(batch: int, time: int, size: int) -> Arrays:
+    """A batch without data, of frames ``size`` px high and wide: for tracing."""
+    return {
+        "frames": np.zeros((batch, time, size, size, 3), np.uint8),
+        "is_first": np.zeros((batch, time), bool),
+        "mask": np.ones((batch, time), bool),
+    }
+
+
+def log_bands(audio: np.ndarray, bands: int = AUDIO_BANDS) -> np.ndarray:
+    """Sound (t, s) to log energies (t, bands) in octave-spaced bands; silence is 0."""
+    power = np.square(np.abs(np.fft.rfft(audio.astype(np.float32), axis=-1)))[:, 1:]
+    edges = np.unique(np.geomspace(1, power.shape[1] + 1, bands + 1).round().astype(int)) - 1
+    energy = np.add.reduceat(power, edges[:-1], axis=1)
+    out = np.zeros((len(audio), bands), np.float32)
+    out[:, : energy.shape[1]] = np.log1p(energy)
+    return out

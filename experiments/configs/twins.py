@@ -1,0 +1,59 @@
+"""Worlds of moving objects: the built-in data set, from a smoke test to the default model.
+
+| variant      | data (`wm-jax data build …`)                       | time on two cores |
+| ------------ | -------------------------------------------------- | ----------------- |
+| debug        | twins:motion --resolution 32 --out data/debug      | seconds           |
+| quickstart   | twins:motion --resolution 32 --out data/quickstart | 5 minutes         |
+| small        | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
+| small_full   | twins:full   --resolution 64 --out data/full       | 75 minutes        |
+| small_rssm   | as small, with DreamerV3's RSSM                    | 75 minutes        |
+
+    wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wm_jax.config import base_config, change, pick
+
+QUICKSTART = {
+    "data.directory": "data/quickstart",
+    "model.resolution": 32,
+    "model.patch": 4,
+    "train.steps": 0,
+    "train.minutes": 5.0,
+}
+SMALL = {
+    "data.directory": "data/motion",
+    "train.steps": 0,
+    "train.minutes": 75.0,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "debug": QUICKSTART
+    | {
+        "data.directory": "data/debug",
+        "data.window": 8,
+        "model.loss.context_high": 4,
+        "train.batch_size": 4,
+        "train.steps": 20,
+        "train.minutes": 0.0,
+        "train.log_every": 5,
+        "train.checkpoint_every": 10,
+        "train.clip_every": 10,
+        "train.clip_episodes": 2,
+        "optim.warmup": 5,
+        "eval.context": 4,
+        "eval.horizon": 8,
+    },
+    "quickstart": QUICKSTART,
+    "small": SMALL,
+    "small_full": SMALL | {"data.directory": "data/full"},
+    "small_rssm": SMALL | {"model.name": "rssm"},
+}
+
+
+def get_config(variant: str = "small") -> ConfigDict:
+    return change(base_config(), pick(VARIANTS, variant, "variant of experiments/configs/twins.py"))

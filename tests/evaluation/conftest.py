@@ -1,0 +1,50 @@
+"""A small twins world in memory, at 32 px, shared by the evaluation's tests."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from data_pipelines.twins import make_episode
+from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.twins_world import TwinsWorld
+
+
+def twins_world(name: str, resolution: int, episodes: int, length: int) -> TwinsWorld:
+    @functools.cache
+    def source(split: str, fields: tuple[str, ...]):
+        return [
+            make_episode(name, i, split=split, length=length, resolution=resolution, sound=False)
+            for i in range(episodes)
+        ]
+
+    return TwinsWorld(name, resolution, source)
+
+
+@pytest.fixture(scope="session")
+def world():
+    return twins_world("twins:motion", 32, episodes=5, length=100)
+
+
+@pytest.fixture(scope="session")
+def full_world():
+    return twins_world("twins:full", 64, episodes=5, length=48)
+
+
+@pytest.fixture(scope="session")
+def protocol(world):
+    return Protocol(
+        world=world.name, resolution=32, episodes=5, starts=(0, 40), context=12, horizon=30
+    )
+
+
+@pytest.fixture(scope="session")
+def clips(world, protocol):
+    return world.clips("test", protocol.length, protocol.starts, protocol.episodes)
+
+
+@pytest.fixture(scope="session")
+def instrument(world):
+    return Instrument(world.palette, world.resolution)

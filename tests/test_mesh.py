@@ -1,0 +1,146 @@
+"""Meshes: the same gradients on every one of them, and weights where the rules put them."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from tests import tiny
+from wm_jax import mesh as meshes
+from wm_jax.errors import UserError
+from wm_jax.shapes import CONDITION_SIZES
+
+ON_EIGHT = """
+import json, jax, numpy as np
+from types import SimpleNamespace
+from tests import tiny
+from wm_jax import mesh as meshes, optim
+from wm_jax.config import base_config, change
+from wm_jax.train_step import init_state, jit_train_step, make_train_step
+
+config = change(base_config(), {"optim.name": "muon", "optim.weight_decay": 0.1})
+model, out = tiny.TinyModel(), {}
+for data, fsdp in [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (8, 1), (1, 8), (4, 2), (2, 4)]:
+    mesh = meshes.make_mesh(SimpleNamespace(data=data, fsdp=fsdp), jax.devices()[: data * fsdp])
+    batch = meshes.shard_batch(tiny.arrays(), mesh)
+    optimizer = optim.make_optimizer(config.optim)
+    state = init_state(model, optimizer, batch, 0, mesh, ema=0.5)
+    weight = state.params["encoder"]["kernel"]
+    gradients = jax.jit(jax.grad(lambda p: model.loss(p, batch, jax.random.PRNGKey(1))[0]))(
+        state.params)
+    step = jit_train_step(make_train_step(model, optimizer, ema=0.5), state, mesh)
+    shape = weight.sharding.shard_shape(weight.shape)
+    moment = [x for x in jax.tree.leaves(state.opt_state) if x.shape == (192, 16)][0]
+    assert moment.sharding.shard_shape(moment.shape) == shape
+    for _ in range(3):
+        state, metrics = step(state, batch, np.float32(0.1))
+    after = state.params["encoder"]["kernel"]
+    assert after.sharding.shard_shape(after.shape) == shape
+    out[f"{data}x{fsdp}"] = {
+        "shard": shape,
+        "gradients": [np.asarray(g).ravel().tolist() for g in jax.tree.leaves(gradients)],
+        "ema": [np.asarray(p).ravel().tolist() for p in jax.tree.leaves(state.ema)],
+        "loss": float(metrics["train/loss/total"]),
+    }
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_eight():
+    """What ten meshes of eight fake devices compute."""
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    command = [sys.executable, "-W", "error", "-c", ON_EIGHT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_gradients_are_those_of_one_device(on_eight):
+    want = on_eight["1x1"]["gradients"]
+    for name, got in on_eight.items():
+        for a, b in zip(got["gradients"], want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_three_updates_are_those_of_one_device(on_eight):
+    want = on_eight["1x1"]
+    for name, got in on_eight.items():
+        np.testing.assert_allclose(got["loss"], want["loss"], rtol=1e-4, err_msg=name)
+        for a, b in zip(got["ema"], want["ema"], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_fsdp_splits_the_largest_axis(on_eight):
+    shards = {name: tuple(got["shard"]) for name, got in on_eight.items()}
+    assert shards["8x1"] == (192, 16)
+    assert shards["1x8"] == (24, 16)
+    assert shards["2x4"] == (48, 16)
+
+
+def fake_mesh(**shape):
+    """A mesh that has only sizes, for rules that ask no more."""
+    devices = np.array(jax.devices()[:1] * int(np.prod(list(shape.values()))))
+    return SimpleNamespace(shape=shape, size=len(devices))
+
+
+def specs(shape, names, fsdp, monkeypatch):
+    monkeypatch.setattr(meshes, "NamedSharding", lambda mesh, spec: spec)
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    mesh = fake_mesh(data=1, fsdp=fsdp)
+    return meshes.param_shardings({"w": leaf}, {"w": names}, mesh)["w"]
+
+
+@pytest.mark.parametrize(
+    "shape, names, fsdp, want",
+    [
+        ((6, 8), ("inputs", "outputs"), 2, (None, "fsdp")),
+        ((6, 8), ("inputs", "outputs"), 3, ("fsdp", None)),
+        ((6, 8), ("inputs", "outputs"), 5, (None, None)),
+        ((6, 8), ("inputs", "outputs"), 1, (None, None)),
+        ((64, 8), ("space", "outputs"), 2, (None, "fsdp")),
+        ((6, 8), None, 2, (None, None)),
+    ],
+)
+def test_rules(shape, names, fsdp, want, monkeypatch):
+    assert specs(shape, names, fsdp, monkeypatch) == PartitionSpec(*want)
+
+
+def test_an_unknown_logical_axis_is_refused(monkeypatch):
+    with pytest.raises(UserError, match=r"logical axis of \['w'\] 'input': did you mean 'inputs'"):
+        specs((6, 8), ("input", None), 2, monkeypatch)
+    with pytest.raises(UserError, match="has logical axes"):
+        specs((6, 8), ("inputs",), 2, monkeypatch)
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_refused():
+    with pytest.raises(UserError, match=r"batch_size=6 does not divide over 4 devices.*use 4 or 8"):
+        meshes.check_batch_size(6, fake_mesh(data=2, fsdp=2))
+    with pytest.raises(UserError, match="use 4"):
+        meshes.check_batch_size(2, fake_mesh(data=2, fsdp=2))
+
+
+def test_a_mesh_that_the_devices_do_not_make_is_refused():
+    with pytest.raises(UserError, match="does not make 1, the number of devices"):
+        meshes.make_mesh(SimpleNamespace(data=1, fsdp=2), jax.devices()[:1])
+
+
+def test_a_batch_carries_every_modality_present_or_not():
+    arrays = tiny.arrays(batch=2, frames=3)
+    arrays |= {"camera": np.ones((2, 3, 3), np.float32), "camera_mask": arrays["mask"]}
+    batch = meshes.to_batch(arrays)
+    for name, size in CONDITION_SIZES.items():
+        signal = getattr(batch.conditions, name)
+        assert signal.value.shape == (2, 3, size)
+        assert bool(signal.mask.all()) == (name == "camera")
+    arrays["camera"] = np.ones((2, 3, 5), np.float32)
+    with pytest.raises(UserError, match="'camera' of this data set has 5 numbers"):
+        meshes.to_batch(arrays)

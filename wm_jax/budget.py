@@ -1,0 +1,57 @@
+"""A number of updates for a number of minutes, fixed before the first one.
+
+The learning rate needs to know the end of the run, and a resumed run must end where the first would
+have: so the time is measured once, and from then on only updates count.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from wm_jax import mesh as meshes
+from wm_jax.errors import UserError
+from wm_jax.train_step import TrainState
+
+#: Share of the time that is left free for what a short measurement cannot foresee.
+SPARE = 0.03
+
+
+def measure(update: Any, state: TrainState, loader: Any, mesh: Mesh, seconds: float = 8.0) -> float:
+    """Mean seconds of an update and its batch, over about ``seconds`` and at least three updates.
+
+    ``state`` and the loader's position are as before afterwards.
+    """
+    position, copy = loader.position(), jax.tree.map(jnp.copy, state)
+    times: list[float] = []
+    while len(times) < 5 or (sum(times) < seconds and len(times) < 200):
+        begin = time.monotonic()
+        copy, metrics = update(copy, meshes.shard_batch(next(loader), mesh), np.float32(0))
+        jax.block_until_ready(metrics)
+        times.append(time.monotonic() - begin)
+    loader.seek(position)
+    return float(np.mean(times[2:]))
+
+
+def updates_in(left: float, seconds: float, config: Any) -> int:
+    """Updates of ``seconds`` each in ``left`` seconds; the same number on every process.
+
+    Raises `UserError` where they are too few for the warm-up.
+    """
+    steps = max(0, int(left * (1 - SPARE) / seconds))
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        steps = int(multihost_utils.broadcast_one_to_all(np.int32(steps)))
+    if steps <= config.optim.warmup:
+        raise UserError(
+            f"config.train.minutes={config.train.minutes} leaves room for {steps} updates of "
+            f"{seconds:.2f} s, no more than optim.warmup={config.optim.warmup}; give more minutes "
+            "or lower the warm-up."
+        )
+    return steps

@@ -1,0 +1,317 @@
+"""Every knob, once. A config is `base_config()` with changes; it is complete, locked and checked.
+
+Durations are in updates (one optimiser step on one batch) unless a comment says otherwise.
+An experiment file offers ``get_config(variant) -> ConfigDict`` and is named as
+``path/to/file.py:variant``; the command line may then override single keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wm_jax.errors import UserError
+
+EXPERIMENTS = Path("experiments/configs")
+
+#: Knobs a resumed run may change: they say where, how often and how long, not what is learned.
+FREE_ON_RESUME = re.compile(r"eval\.|mesh\.|train\.(log|clip|checkpoint)_|train\.keep$")
+
+CHOICES = {
+    "data.loader": ("memory", "grain"),
+    "optim.name": ("adamw", "laprop", "muon"),
+    "optim.schedule": ("constant", "cosine", "linear", "wsd"),
+    "optim.clip": ("agc", "norm", "none"),
+    "model.encoder": ("patch", "conv"),
+    "model.decoder": ("patch", "conv"),
+    "model.loss.context": ("random", "all"),
+}
+#: The least value that makes sense.
+AT_LEAST = {
+    "data.window": 2,
+    "data.workers": 0,
+    "data.corrupt_budget": 0,
+    "train.batch_size": 1,
+    "train.steps": 0,
+    "train.minutes": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep": 1,
+    "train.clip_every": 0,
+    "train.clip_episodes": 1,
+    "optim.warmup": 0,
+    "optim.learning_rate": 0,
+    "optim.clip_value": 0,
+    "optim.weight_decay": 0,
+    "optim.eps": 0,
+}
+#: Must lie in [0, 1).
+FRACTIONS = ("train.ema", "optim.beta1", "optim.beta2", "optim.decay_fraction")
+
+
+def model_config(name: str = "grid_gru") -> ConfigDict:
+    """Knobs of the model with the backbone ``name``; ``dynamics`` are that backbone's fields."""
+    from wm_jax.models import knobs  # here, so that reading a config doesn't load flax
+
+    config = ConfigDict()
+    config.name = name  # backbone, a key of wm_jax.models.dynamics.DYNAMICS
+    config.resolution = 64  # px, height and width of a frame
+    config.encoder = "patch"  # 'patch' or 'conv' (DreamerV3's)
+    config.decoder = "patch"  # 'patch' or 'conv' (DreamerV3's, for a vector state)
+    config.patch = 8  # px, side of one cell
+    config.embed = 64  # features of one cell's embedding
+    config.decoder_hidden = 128  # features of the patch decoder's hidden layer
+    config.conv_depth = 4  # channels that DreamerV3's convolutions multiply by 2, 3, 4, 4
+    config.modalities = ()  # conditions the model is told, of wm_jax.shapes.CONDITION_SIZES
+    dynamics, loss = knobs(name)
+    config.dynamics = ConfigDict(dynamics)  # fields of the backbone's module, described there
+    config.loss = ConfigDict(loss)  # fields of wm_jax.models.world_model.LossWeights
+    return config
+
+
+def data_config() -> ConfigDict:
+    config = ConfigDict()
+    config.directory = "data/motion"  # a data set that `wm-jax data build` wrote
+    config.loader = "memory"  # 'memory' holds the split in RAM, 'grain' reads records as it goes
+    config.window = 32  # frames a training window
+    config.conditions = ("actions", "camera", "light")  # modalities read besides frames
+    config.workers = 0  # reader processes (grain only)
+    config.corrupt_budget = 8  # records that may be unreadable before the run stops
+    return config
+
+
+def train_config() -> ConfigDict:
+    config = ConfigDict()
+    config.batch_size = 8  # windows an update, over all processes
+    config.steps = 10_000  # updates; 0: as many as train.minutes allows
+    config.minutes = 0.0  # wall-clock of training, compile included; fixes steps before update 0
+    config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
+    config.log_every = 10  # updates between rows of metrics.jsonl
+    config.checkpoint_every = 500  # updates
+    config.keep = 2  # checkpoints
+    config.clip_every = 1_000  # updates between open-loop clips; 0: none
+    config.clip_episodes = 4  # episodes a clip
+    return config
+
+
+def optim_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "adamw"  # 'adamw', 'laprop', 'muon' (matrices; AdamW for the rest)
+    config.learning_rate = 1e-3  # at its peak
+    config.warmup = 100  # updates, linear from 0
+    config.schedule = "cosine"  # 'constant', 'cosine', 'linear', 'wsd' (flat, then linear)
+    config.decay_fraction = 0.2  # share of the run over which 'wsd' decays
+    config.final_fraction = 0.0  # learning rate at the end, as a share of the peak
+    config.clip = "norm"  # 'agc' (each tensor against its own norm), 'norm' (global), 'none'
+    config.clip_value = 1.0  # gradient norm; for 'agc' a share of the tensor's norm
+    config.weight_decay = 0.0  # decoupled, matrices only
+    config.beta1 = 0.9
+    config.beta2 = 0.99
+    config.eps = 1e-8
+    return config
+
+
+def base_config(model: str = "grid_gru") -> ConfigDict:
+    """All knobs at their defaults, for the backbone ``model``; locked, so a typo adds no key."""
+    config = ConfigDict()
+    config.seed = 0  # of weights, data order and noise
+    config.model = model_config(model)
+    config.data = data_config()
+    config.train = train_config()
+    config.optim = optim_config()
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that split the batch; -1: all that are left
+    config.mesh.fsdp = 1  # devices that split batch and weights; -1: all that are left
+    config.eval = ConfigDict()
+    config.eval.split = "validation"  # which episodes clips are drawn from
+    config.eval.context = 8  # frames shown
+    config.eval.horizon = 40  # frames predicted
+    return config.lock()
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{'train.steps': 100, …}``."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def pick(table: Mapping[str, Any], name: str, what: str) -> Any:
+    """``table[name]``, or a `UserError` that lists what there is and the nearest name."""
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else "there are " + ", ".join(table) + "."
+    raise UserError(f"unknown {what} '{name}': {hint}")
+
+
+def change(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Sets existing keys (dotted) in place; text is converted to the key's own type.
+
+    Changing ``model.name`` first replaces the model section by that backbone's. Raises `UserError`
+    for a key that does not exist or a value of another type.
+    """
+    if changes.get("model.name", config.model.name) != config.model.name:
+        with config.unlocked():
+            config.model = model_config(changes["model.name"])
+    known = flat(config)
+    for key, value in changes.items():
+        old = pick(known, key, "config key")
+        *sections, last = key.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        section[last] = _typed(key, value, old)
+    return config.lock()
+
+
+def _typed(key: str, value: Any, old: Any) -> Any:
+    """``value`` as the type of ``old``, refusing what does not fit."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if isinstance(old, tuple):
+            items = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            item_type = type(old[0]) if old else str
+            return tuple(item_type(item) for item in items if item != "")
+        if isinstance(old, int) and not isinstance(value, bool):
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if isinstance(old, float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(old, str) and isinstance(value, str):
+            return value
+        raise ValueError
+    except (ValueError, KeyError, TypeError, OverflowError):
+        kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        name = type(old).__name__
+        raise UserError(
+            f"config.{key}={value!r} is not {kind.get(name, f'a {name}')}; its default is {old!r}."
+        ) from None
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The config of ``path/to/file.py:variant`` with ``config.KEY=VALUE`` overrides, checked."""
+    path, _, variant = name.partition(":")
+    if not Path(path).is_file():
+        found = sorted(str(p) for p in EXPERIMENTS.glob("*.py") if p.name != "__init__.py")
+        listing = ", ".join(found) if found else f"none under {EXPERIMENTS} in this folder"
+        raise UserError(f"there is no config file {path}; there are: {listing}.")
+    spec = importlib.util.spec_from_file_location("experiment_config", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} is not a config: it must define get_config(variant).")
+    if not variant and inspect.signature(module.get_config).parameters["variant"].default is (
+        inspect.Parameter.empty
+    ):
+        raise UserError(f"{path} needs a variant: --config {path}:VARIANT.")
+    config = module.get_config(variant) if variant else module.get_config()
+    return validate(change(config, dict(_parse(override) for override in overrides)))
+
+
+def _parse(override: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(?:--)?config\.([\w.]+)=(.*)", override, re.DOTALL)
+    if not match:
+        raise UserError(f"cannot read '{override}': write --config.KEY=VALUE.")
+    return match[1], match[2]
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """The config itself, or a `UserError` that names the key and the fix."""
+    values = flat(config)
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise UserError(f"config.{key}={values[key]!r} is not one of {', '.join(choices)}.")
+    for key, least in AT_LEAST.items():
+        if not values[key] >= least:
+            raise UserError(f"config.{key}={values[key]} must be at least {least}.")
+    for key in FRACTIONS:
+        if not 0 <= values[key] < 1:
+            raise UserError(f"config.{key}={values[key]} must lie in [0, 1).")
+    model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
+    if model.resolution % model.patch:
+        raise UserError(
+            f"config.model.patch={model.patch} does not divide model.resolution="
+            f"{model.resolution}; choose a patch that does, for example 4 or 8."
+        )
+    if not steps and not train.minutes:
+        raise UserError("config.train.steps and train.minutes are both 0; set one of them.")
+    if steps and config.optim.warmup >= steps:
+        raise UserError(
+            f"config.optim.warmup={config.optim.warmup} leaves nothing of train.steps={steps}; "
+            "lower the warm-up."
+        )
+    if config.data.workers and config.data.loader == "memory":
+        raise UserError(
+            f"config.data.workers={config.data.workers} needs data.loader=grain; the loader "
+            "'memory' has no reader processes."
+        )
+    if any(size == 0 or size < -1 for size in mesh.values()) or (mesh.data == mesh.fsdp == -1):
+        raise UserError(
+            f"config.mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}: each is a number of devices, "
+            "and at most one of them may be -1 (all that are left)."
+        )
+    return config
+
+
+def to_json(config: ConfigDict) -> str:
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The inverse of `to_json`; refuses keys that this version does not know."""
+    values = flat(json.loads(text))
+    return change(base_config(values["model.name"]), values)
+
+
+def difference(a: ConfigDict, b: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ, with both values; None where one has no such key."""
+    left, right = flat(a), flat(b)
+    keys = sorted(left.keys() | right.keys())
+    return {k: (left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)}
+
+
+def write(config: ConfigDict, workdir: Path) -> None:
+    """``workdir/config.json``, whole or not at all."""
+    partial = workdir / "config.json.partial"
+    partial.write_text(to_json(config))
+    partial.replace(workdir / "config.json")
+
+
+def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config to run with in ``workdir``: where a run is, its own number of updates.
+
+    Raises `UserError` that names the keys in which the run there differs.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; name a folder.")
+    path = workdir / "config.json"
+    config = config.copy_and_resolve_references()
+    if not path.exists():
+        return config.lock()
+    there = from_json(path.read_text())
+    if not config.train.steps:
+        config.train.steps = there.train.steps
+    differ = {k: v for k, v in difference(there, config).items() if not FREE_ON_RESUME.match(k)}
+    if differ:
+        listing = ", ".join(f"{k} is {a} there and {b} here" for k, (a, b) in differ.items())
+        raise UserError(
+            f"{workdir} holds a run of another config ({listing}); name another workdir, or run it "
+            "with its own config."
+        )
+    return config.lock()

@@ -1,0 +1,79 @@
+"""What the instrument itself is worth: its errors on true frames, sharp, blurred and faded."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy.ndimage import gaussian_filter
+
+from wm_jax.evaluation import statistics
+from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.rows import Row, make_rows
+from wm_jax.evaluation.score import score_objects
+from wm_jax.evaluation.statistics import Estimate
+from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.world import Clips, Truth
+
+EVERY = 4  # frames of a clip that are read
+NEAR = 3.0  # world units: an object named right is found within this
+
+
+def calibrate(
+    clips: Clips, mean_image: UInt8[np.ndarray, "h w 3"], protocol: Protocol, instrument: Instrument
+) -> tuple[list[Row], bool]:
+    """Rows of the model ``instrument`` (``control`` says what was done to the frames), and whether
+    it holds: error and identity on true frames as the protocol asks, nothing in the mean image."""
+    frames = clips.frames[:, ::EVERY]
+    truth = Truth(*(field[:, ::EVERY] for field in clips.truth))
+    out: list[Row] = []
+    holds = True
+
+    def add(metric: str, unit: str, control: str, estimate: Estimate) -> None:
+        named = {"model": "instrument", "metric": f"calibration_{metric}", "control": control}
+        out.extend(make_rows(estimate, protocol, unit=unit, first_step=0, **named))
+
+    for control, changed in _variants(frames, mean_image, protocol.unit):
+        error, identity = _errors(changed, truth, clips.unit, protocol, instrument)
+        add("position_error", "px", control, error)
+        add("identity", "1", control, identity)
+        if control == "true":
+            holds &= bool(error.value[0] < protocol.calibration)
+            holds &= bool(identity.value[0] > protocol.calibration_identity)
+    ghosts = instrument.track(mean_image[None]).present.sum()
+    count = Estimate(*(np.array([x]) for x in (float(ghosts), np.nan, np.nan, 1)))
+    add("objects", "1/frame", "mean_image", count)
+    return out, holds and not ghosts
+
+
+def _variants(
+    frames: UInt8[np.ndarray, "r t h w 3"], mean: UInt8[np.ndarray, "h w 3"], unit: float
+):
+    """Each kind of frames by name; blurs scale with resolution."""
+    yield "true", frames
+    sharp = frames.astype(np.float32)
+    for sigma in (1, 2):
+        spread = (0, 0, sigma * unit, sigma * unit, 0)
+        yield f"blur_{sigma}", np.round(gaussian_filter(sharp, spread)).astype(np.uint8)
+    yield "half_mean_image", np.round((sharp + mean) / 2).astype(np.uint8)
+
+
+def _errors(
+    frames: UInt8[np.ndarray, "r t h w 3"],
+    truth: Truth,
+    unit: np.ndarray,
+    protocol: Protocol,
+    instrument: Instrument,
+) -> tuple[Estimate, Estimate]:
+    """Mean distance of found objects from the centroid of what is visible, px; and the share of
+    objects, true or invented, that are named right and near."""
+    objects = score_objects(instrument.track(frames), truth, protocol)
+    near = objects.found & (objects.error <= NEAR * protocol.unit)
+
+    def overall(total: np.ndarray, count: np.ndarray) -> Estimate:
+        # All steps of a clip are one number here.
+        both = (x.sum(1, keepdims=True).astype(np.float64) for x in (total, count))
+        sums = (statistics.sums_by_unit(x, unit).total for x in both)
+        return statistics.estimate(statistics.Sums(*sums), protocol.seed)
+
+    error = overall((objects.error * objects.found).sum(2), objects.found.sum(2))
+    return error, overall(near.sum(2), objects.asked.sum(2) + objects.invented)

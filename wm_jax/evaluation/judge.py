@@ -1,0 +1,127 @@
+"""From runs on disk to scores: what `wm-jax evaluate` does between its options and its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from wm_jax import checkpoint, models
+from wm_jax.config import base_config
+from wm_jax.errors import UserError
+from wm_jax.evaluation import calibration, suite
+from wm_jax.evaluation.protocol import Protocol, split_hash
+from wm_jax.evaluation.suite import Scores, Subject
+from wm_jax.evaluation.summary import Film, Report
+from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.world import Clips, World
+from wm_jax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model, restored."""
+
+    workdir: Path
+    model: Any
+    params: Any
+    config: Any
+    updates: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
+    """The runs, by the names their rows will have. Raises `UserError` where sizes differ."""
+    runs: dict[str, Run] = {}
+    for workdir in workdirs:
+        params, config, updates = checkpoint.restore_params(workdir)
+        name = config.model.name
+        name = "default" if name == base_config().model.name else name
+        if name in runs:
+            name = f"{name} ({workdir.name})"
+        runs[name] = Run(workdir, models.build(config.model), params, config, updates)
+        first = next(iter(runs.values()))
+        if config.model.resolution != first.config.model.resolution:
+            raise UserError(
+                f"{workdir} is a model of {config.model.resolution} px and {first.workdir} one of "
+                f"{first.config.model.resolution} px; evaluate them one by one."
+            )
+    return runs
+
+
+def judge(
+    runs: dict[str, Run], world: World, protocol: Protocol, command: str
+) -> tuple[Report, dict[str, Any]]:
+    """Scores the runs and every baseline on the same clips: the report, and the result as JSON."""
+    clips = world.clips(protocol.split, protocol.length, protocol.starts, protocol.episodes)
+    protocol = dataclasses.replace(protocol, split_hash=split_hash(clips.frames))
+    instrument = Instrument(world.palette, world.resolution)
+    calibrated, holds = calibration.calibrate(clips, world.mean_image(), protocol, instrument)
+    tested = [
+        suite.model_subject(name, run.model, run.params, protocol) for name, run in runs.items()
+    ]
+    tested = [suite.with_samples(subject, clips, protocol) for subject in tested]
+    subjects = [*tested, *suite.baselines(world, instrument, protocol)]
+    scores, errors = _measure(subjects, clips, protocol, instrument)
+    first, config = tested[0], runs[tested[0].name].config
+    rows = suite.table(scores, protocol, config.seed, list(runs)) + calibrated
+    about = {
+        name: {
+            "workdir": str(run.workdir),
+            "backbone": run.config.model.name,
+            "parameters": run.parameters,
+            "updates": run.updates,
+            "samples": subject.samples,
+        }
+        for (name, run), subject in zip(runs.items(), tested, strict=True)
+    }
+    result = {
+        "protocol": protocol.to_dict(),
+        "instrument_holds": holds,
+        "models": about,
+        "command": command,
+        "rows": rows,
+    }
+    films = _films(first, clips, errors[first.name])
+    report = Report(rows, protocol, list(runs), films, holds, about, command, config.to_dict())
+    return report, result
+
+
+def _measure(
+    subjects: Sequence[Subject], clips: Clips, protocol: Protocol, instrument: Instrument
+) -> tuple[dict[str, Scores], dict[str, np.ndarray]]:
+    """Scores and errors of each clip, by subject, with a progress bar."""
+    scores: dict[str, Scores] = {}
+    errors: dict[str, np.ndarray] = {}
+    whole = len(clips) * protocol.horizon
+    with Progress(len(subjects) * whole, "evaluate", "frames") as progress:
+        for number, subject in enumerate(subjects):
+
+            def done(clip_count: int, before: int = number * whole, name: str = subject.name):
+                progress.update(before + clip_count * protocol.horizon, model=name)
+
+            measured = suite.measure(subject, clips, protocol, instrument, done)
+            scores[subject.name], errors[subject.name] = measured
+    return scores, errors
+
+
+def _films(subject: Subject, clips: Clips, errors: np.ndarray) -> list[Film]:
+    """The best, a median and the worst clip, predicted again in the batches they were scored in."""
+    order = np.argsort(errors, kind="stable")
+    films = []
+    for title, index in (
+        ("Best clip", order[0]),
+        ("Median clip", order[len(order) // 2]),
+        ("Worst clip", order[-1]),
+    ):
+        batch = next(b for b in suite.batches(clips) if index in b)
+        predicted = subject.predict(suite.take(clips, batch), 0).frames[index - batch[0]]
+        films.append(Film(title, clips.frames[index], predicted, float(errors[index])))
+    return films

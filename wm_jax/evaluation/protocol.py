@@ -1,0 +1,92 @@
+"""The frozen rules of a suite. Two results compare only where their digests agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from wm_jax.evaluation import statistics, tracker
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How open-loop prediction is scored. Written whole into every result.
+
+    Lengths with ``at_64`` are px at a resolution of 64 and scale with it.
+    """
+
+    suite: str = "pixel"
+    world: str = ""
+    split: str = "test"
+    split_hash: str = ""  # of the episodes that were used, in order
+    resolution: int = 64
+    episodes: int = 64  # at most
+    starts: tuple[int, ...] = (0, 160, 320, 480)  # frames of an episode at which a clip begins
+    context: int = 16  # frames shown
+    horizon: int = 60  # frames predicted
+    samples: int = 8  # of a model that is stochastic; 1 of one that is not
+    seed: int = 0  # of the samples and of the bootstrap
+    visible_share: float = 0.5  # an object counts where the truth shows at least this much of it
+    cap_at_64: float = 16.0  # most that an object's error can be; the price of a miss
+    match_at_64: float = 8.0  # an object is matched within this
+    calibration_at_64: float = 0.5  # the instrument's mean error must be below
+    calibration_at_32: float = 0.3  # px at a resolution of 32
+    calibration_identity: float = 0.995  # and its share of objects named right above
+    instrument: str = tracker.VERSION
+    resamples: int = statistics.RESAMPLES
+    confidence: float = statistics.CONFIDENCE
+    reduction: str = (
+        "Frames are rounded to 8 bits. PSNR, SSIM: mean over frames. Position error: objects are "
+        "paired by hue; sum of capped errors over visible objects plus the cap for every invention "
+        "(a hue that no object of the scene has, or one more blob of a hue), divided by the number "
+        "of both; a visible object that is not found costs the cap; objects less visible than "
+        "visible_share are neither asked for nor held against. Constant velocity and "
+        "see-then-simulate state positions, all others are read off frames by the tracker. With "
+        "samples, the mean over samples of each score. Means are ratios of sums over clips; "
+        "intervals by bootstrap over episodes, paired across models."
+    )
+
+    @property
+    def length(self) -> int:
+        """Frames of a clip."""
+        return self.context + self.horizon
+
+    @property
+    def unit(self) -> float:
+        """Px in a world unit."""
+        return self.resolution / 64
+
+    @property
+    def cap(self) -> float:
+        """px"""
+        return self.cap_at_64 * self.unit
+
+    @property
+    def match(self) -> float:
+        """px"""
+        return self.match_at_64 * self.unit
+
+    @property
+    def calibration(self) -> float:
+        """px: most that the instrument may err on true frames."""
+        if self.resolution <= 32:
+            return self.calibration_at_32 * self.resolution / 32
+        return self.calibration_at_64 * self.unit
+
+    def digest(self) -> str:
+        """Eight bytes that stand for all of it."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "digest": self.digest()}
+
+
+def split_hash(frames: UInt8[np.ndarray, "r t h w 3"]) -> str:
+    """A digest of the first frame of every clip, in order: which scenes were judged."""
+    return hashlib.sha256(np.ascontiguousarray(frames[:, 0]).tobytes()).hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""The row in which every number of an evaluation is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.statistics import Estimate
+
+Row = dict[str, Any]
+
+
+def make_rows(
+    estimate: Estimate,
+    protocol: Protocol,
+    *,
+    model: str,
+    metric: str,
+    unit: str,
+    control: str | None = None,
+    seed: int | None = None,
+    first_step: int = 1,
+) -> list[Row]:
+    """One row a step, from ``first_step`` on; 0 is for what has no horizon.
+
+    ``control`` names what the value is a paired difference from, or what was done to the input.
+    ``n`` counts episodes. Numbers that do not exist are None.
+    """
+
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else round(float(value), 6)
+
+    return [
+        {
+            "suite": protocol.suite,
+            "metric": metric,
+            "unit": unit,
+            "split": protocol.split,
+            "step": step,
+            "value": number(value),
+            "low": number(low),
+            "high": number(high),
+            "n": int(n),
+            "model": model,
+            "control": control,
+            "seed": seed,
+            "intervention": None,
+        }
+        for step, (value, low, high, n) in enumerate(zip(*estimate, strict=True), first_step)
+    ]

@@ -1,0 +1,252 @@
+"""The twins data set as a `World`: the one file of evaluation that knows of `data_pipelines`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from data_pipelines import window
+from data_pipelines.twins import HUES, open_source, project, render, start
+from data_pipelines.twins.render import PALETTE
+from data_pipelines.twins.source import read_plan
+from data_pipelines.twins.world import ARENA, MAX_OBJECTS
+from wm_jax.errors import UserError
+from wm_jax.evaluation.world import Clips, Drawn, Truth
+from wm_jax.mesh import to_batch
+
+Episode = Mapping[str, Any]
+
+_N, _OCCLUDERS = MAX_OBJECTS, 4
+
+#: The fields of a scene vector, in their order, each with its shape.
+FIELDS: dict[str, tuple[int, ...]] = {
+    "position": (_N, 2),
+    "velocity": (_N, 2),
+    **dict.fromkeys(("angle", "angular_velocity", "hue", "shape", "radius", "mass"), (_N,)),
+    **dict.fromkeys(("inertia", "friction", "restitution", "depth"), (_N,)),
+    "occluders": (_OCCLUDERS, 4),
+    "hand": (3,),
+    "hand_velocity": (2,),
+    "gravity": (2,),
+    "looks": (15,),
+    "light": (3,),
+    "camera": (3,),
+}
+_SIZES = [int(np.prod(shape)) for shape in FIELDS.values()]
+_STARTS = dict(zip(FIELDS, np.concatenate([[0], np.cumsum(_SIZES)[:-1]]).tolist(), strict=True))
+SCENE_SIZE = sum(_SIZES)
+
+_WHOLE_NUMBERS = ("hue", "shape", "depth")
+_CONSTANT = ("radius", "mass", "inertia", "friction", "restitution", "depth", "looks")
+_MOVING = ("position", "velocity", "angle", "angular_velocity", "hue", "shape", "hand", "gravity")
+TRUTH = (*_CONSTANT, *_MOVING, "present", "visible_fraction", "centroid", "contact", "occluders")
+
+
+@dataclasses.dataclass(frozen=True)
+class TwinsWorld:
+    """A twins world at one resolution.
+
+    Args:
+      name: ``twins:motion`` or ``twins:full``.
+      resolution: px.
+      source: the episodes of a split (a dict of arrays each), given its name and the fields wanted.
+      conditions: modalities that the model under test is told, as in ``config.data.conditions``.
+    """
+
+    name: str
+    resolution: int
+    source: Callable[[str, tuple[str, ...]], Sequence[Episode]]
+    conditions: tuple[str, ...] = ()
+    palette: np.ndarray = dataclasses.field(default_factory=lambda: PALETTE, repr=False)
+    hues: tuple[str, ...] = HUES
+
+    def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
+        """Windows of the factual episodes of a split. Raises `UserError` if there are none, if they
+        are too short, or of another resolution."""
+        names = tuple(f"truth/{name}" for name in TRUTH)
+        told = tuple({*self.conditions, "camera", "light", "actions"})
+        source = self.source(split, ("group", "branch", "is_first", "frames", *told, *names))
+        cuts: list[dict[str, np.ndarray]] = []
+        unit: list[int] = []
+        units = 0
+        for index in range(len(source)):
+            if units == episodes:
+                break
+            episode = source[index]
+            if int(episode["branch"]) > 0:
+                continue
+            self._check(episode, length, split)
+            for first in starts:
+                if first + length <= len(episode["frames"]):
+                    cuts.append(self._cut(episode, first, length))
+                    unit.append(units)
+            units += 1
+        if not cuts:
+            raise UserError(f"the split '{split}' of {self.name} holds no episodes; build it anew.")
+        joined = {name: np.stack([cut[name] for cut in cuts]) for name in cuts[0]}
+        return _assemble(joined, np.array(unit))
+
+    def _check(self, episode: Episode, length: int, split: str) -> None:
+        frames = len(episode["frames"])
+        if frames < length:
+            raise UserError(
+                f"an episode of the split '{split}' has {frames} frames and a clip takes {length} "
+                "(context and horizon); ask for a shorter --horizon."
+            )
+
+    def _cut(self, episode: Episode, first: int, length: int) -> dict[str, np.ndarray]:
+        arrays = window.cut(window.trim(episode, self.conditions), first, length)
+        part = slice(first, first + length)
+        for name in ("visible_fraction", "centroid", "contact", "hue", "present"):
+            arrays[f"truth/{name}"] = np.asarray(episode[f"truth/{name}"][part])
+        arrays["scenes"] = scenes_of(episode)[part]
+        arrays["hand_actions"] = np.asarray(episode["actions"][part], np.float32)
+        return arrays
+
+    def mean_image(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Over up to 64 training episodes, every eighth frame."""
+        source = self.source("train", ("frames",))
+        count = min(64, len(source))
+        if not count:
+            raise UserError(f"the training split of {self.name} is empty; build it anew.")
+        means = [np.asarray(source[i]["frames"][::8], np.float32).mean(0) for i in range(count)]
+        return np.round(np.mean(means, axis=0)).astype(np.uint8)
+
+    def get(self, scenes: Float32[np.ndarray, "*lead k"], field: str) -> np.ndarray:
+        """A field of some scenes."""
+        shape, start = FIELDS[field], _STARTS[field]
+        value = scenes[..., start : start + int(np.prod(shape))]
+        value = value.reshape(*scenes.shape[:-1], *shape)
+        return value.astype(np.int32) if field in _WHOLE_NUMBERS else value
+
+    def put(self, scenes: Float32[np.ndarray, "*lead k"], **fields: np.ndarray) -> np.ndarray:
+        """A copy of the scenes with these fields replaced."""
+        out = scenes.copy()
+        for name, value in fields.items():
+            size = int(np.prod(FIELDS[name]))
+            start = _STARTS[name]
+            out[..., start : start + size] = value.reshape(*scenes.shape[:-1], size)
+        return out
+
+    def to_world(self, pixels: np.ndarray, scenes: np.ndarray) -> np.ndarray:
+        """Places in a frame (px) to world units."""
+        camera = self.get(scenes, "camera")[..., None, :]
+        half = ARENA / 2
+        centred = pixels * (ARENA / self.resolution) - half
+        return centred / np.exp(camera[..., 2:]) + half + camera[..., :2]
+
+    def to_pixels(self, places: np.ndarray, scenes: np.ndarray) -> np.ndarray:
+        """World units to px."""
+        return project(places, self.get(scenes, "camera")[..., None, :], self.resolution)
+
+    def advance(
+        self, scenes: Float32[np.ndarray, "b k"], actions: Float32[np.ndarray, "b a"]
+    ) -> Float32[np.ndarray, "b k"]:
+        """The true scenes one frame later. Light and camera stay as they are: they follow a
+        schedule, not the physics."""
+        return np.stack([self._step(s, a) for s, a in zip(scenes, actions, strict=True)])
+
+    def _step(self, scene: np.ndarray, action: np.ndarray) -> np.ndarray:
+        fields = {name: self.get(scene, name) for name in FIELDS}
+        fields["occluders"] = _real(fields["occluders"])
+        hand = fields["hand"]
+        simulator = start(
+            fields | {"hand_radius": hand[2]},
+            fields["position"],
+            fields["velocity"],
+            fields["angle"],
+            angular_velocity=fields["angular_velocity"],
+            hand=hand[:2] if hand[2] else None,
+        )
+        if simulator.hand is not None:
+            simulator.hand.velocity = tuple(map(float, fields["hand_velocity"]))
+        simulator.step(action)
+        state = simulator.state()
+        moved = {name: np.asarray(state[name], np.float32) for name in _MOVING}
+        if simulator.hand is not None:
+            moved["hand_velocity"] = np.array(simulator.hand.velocity, np.float32)
+        return self.put(scene, **moved)
+
+    def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
+        """Scenes as frames."""
+        parts = [self._draw(scene) for scene in scenes]
+        return Drawn(*(np.stack(field) for field in zip(*parts, strict=True)))
+
+    def _draw(self, scenes: Float32[np.ndarray, "t k"]) -> Drawn:
+        names = ("position", "angle", "hue", "shape", "hand", "light", "camera")
+        states = {name: self.get(scenes, name) for name in names}
+        states["present"] = states["hue"] >= 0
+        still = {name: self.get(scenes[0], name) for name in ("radius", "depth", "looks")}
+        drawn = render(
+            states,
+            occluders=_real(self.get(scenes[0], "occluders")),
+            resolution=self.resolution,
+            **still,
+        )
+        return Drawn(drawn["frames"], drawn["visible_fraction"], drawn["centroid"])
+
+    def render(self, scenes: Float32[np.ndarray, "b k"]) -> UInt8[np.ndarray, "b h w 3"]:
+        """The frames of `draw`, of one moment."""
+        return self.draw(scenes[:, None]).frames[:, 0]
+
+
+def _real(occluders: np.ndarray) -> np.ndarray:
+    """Without the rows that only fill a scene vector up."""
+    return occluders[occluders[:, 2] > 0]
+
+
+def scenes_of(episode: Episode) -> Float32[np.ndarray, "t k"]:
+    """The true scene vector of every frame of an episode."""
+    length = len(episode["frames"])
+    hand = np.asarray(episode["truth/hand"], np.float32)
+    occluders = np.zeros(FIELDS["occluders"], np.float32)
+    occluders[: len(episode["truth/occluders"])] = episode["truth/occluders"]
+    values = {
+        "occluders": occluders,
+        "hand_velocity": np.diff(hand[:, :2], axis=0, prepend=hand[:1, :2]),
+        "light": episode["light"],
+        "camera": episode["camera"],
+    }
+    values |= {name: episode[f"truth/{name}"] for name in (*_CONSTANT, *_MOVING)}
+    rows = []
+    for name, shape in FIELDS.items():
+        value = np.asarray(values[name], np.float32)
+        rows.append(np.broadcast_to(value, (length, *shape)).reshape(length, -1))
+    return np.concatenate(rows, 1)
+
+
+def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
+    truth = Truth(
+        hue=arrays["truth/hue"],
+        present=arrays["truth/present"],
+        visible=arrays["truth/visible_fraction"],
+        centroid=arrays["truth/centroid"],
+        touching=arrays["truth/contact"].any(-1),
+    )
+    return Clips(
+        arrays["frames"],
+        to_batch(arrays).conditions,
+        unit,
+        truth,
+        arrays["scenes"],
+        arrays["hand_actions"],
+    )
+
+
+def open_world(directory: str, resolution: int, conditions: tuple[str, ...]) -> TwinsWorld:
+    """The world of a built data set. Raises `UserError` where there is none, or of another size."""
+    plan = read_plan(directory)
+    if plan["resolution"] != resolution:
+        raise UserError(
+            f"the data set {directory} is {plan['resolution']} px and the model takes "
+            f"{resolution} px; give --data a data set of the model's resolution."
+        )
+
+    def source(split: str, fields: tuple[str, ...]) -> Sequence[Episode]:
+        return open_source(directory, split, fields)
+
+    return TwinsWorld(plan["world"], resolution, source, tuple(conditions))

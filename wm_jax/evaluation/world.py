@@ -1,0 +1,109 @@
+"""What evaluation needs of a world: clips with their truth, a simulator, a renderer.
+
+Evaluation knows this interface and no data set. A *scene* is the whole true state of one frame as a
+vector of float32, so that it can pass through a model's state; its named fields are read and
+replaced with `World.get` and `World.put`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, UInt8
+
+from wm_jax.shapes import Conditions
+
+
+class Truth(NamedTuple):
+    """The true state of every frame of some clips; n object slots, of which some are empty.
+
+    centroid: of what can be seen of an object, px, x then y; NaN where nothing can
+    visible:  share of the object that can be seen, 0 in empty slots
+    touching: it touched an object, a wall or the hand since the frame before
+    """
+
+    hue: Int[np.ndarray, "r t n"]
+    present: Bool[np.ndarray, "r t n"]
+    visible: Float32[np.ndarray, "r t n"]
+    centroid: Float32[np.ndarray, "r t n 2"]
+    touching: Bool[np.ndarray, "r t n"]
+
+
+class Clips(NamedTuple):
+    """Windows of test episodes: context and horizon, with what a model is told and the truth.
+
+    unit:   the episode (or group of twins) that a clip is cut from: the unit of the bootstrap
+    scenes: true scenes, for the baselines that are told things
+    actions: of the hand, for them too (``conditions`` hold only what the model is told)
+    """
+
+    frames: UInt8[np.ndarray, "r t h w 3"]
+    conditions: Conditions
+    unit: Int[np.ndarray, " r"]
+    truth: Truth
+    scenes: Float32[np.ndarray, "r t k"]
+    actions: Float32[np.ndarray, "r t a"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+class Drawn(NamedTuple):
+    """Scenes as frames, and what of each object can be seen in them (see `Truth`)."""
+
+    frames: UInt8[np.ndarray, "r t h w 3"]
+    visible: Float32[np.ndarray, "r t n"]
+    centroid: Float32[np.ndarray, "r t n 2"]
+
+
+@runtime_checkable
+class World(Protocol):
+    """A world under test. Positions and velocities of scenes are in world units (64 on a side)."""
+
+    name: str
+    resolution: int
+    palette: Float32[np.ndarray, "k 3"]
+    hues: tuple[str, ...]
+
+    def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
+        """Windows of ``length`` frames at ``starts`` of the first ``episodes`` test episodes."""
+        ...
+
+    def mean_image(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The mean frame of the training split."""
+        ...
+
+    def get(self, scenes: Float32[np.ndarray, "*lead k"], field: str) -> np.ndarray:
+        """A field of some scenes, for example ``position`` (..., n, 2)."""
+        ...
+
+    def put(self, scenes: Float32[np.ndarray, "*lead k"], **fields: np.ndarray) -> np.ndarray:
+        """A copy of the scenes with these fields replaced."""
+        ...
+
+    def to_world(
+        self, pixels: Float32[np.ndarray, "*lead n 2"], scenes: Float32[np.ndarray, "*lead k"]
+    ) -> np.ndarray:
+        """Places in a frame (px) to world units, under the scene's camera."""
+        ...
+
+    def to_pixels(
+        self, places: Float32[np.ndarray, "*lead n 2"], scenes: Float32[np.ndarray, "*lead k"]
+    ) -> np.ndarray:
+        """The inverse of `to_world`."""
+        ...
+
+    def advance(
+        self, scenes: Float32[np.ndarray, "b k"], actions: Float32[np.ndarray, "b a"]
+    ) -> Float32[np.ndarray, "b k"]:
+        """The true scenes one frame later."""
+        ...
+
+    def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
+        """Scenes as frames."""
+        ...
+
+    def render(self, scenes: Float32[np.ndarray, "b k"]) -> UInt8[np.ndarray, "b h w 3"]:
+        """The frames of `draw`, of one moment."""
+        ...

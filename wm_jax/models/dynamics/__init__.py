@@ -1,0 +1,6 @@
+"""The registry of backbones. Adding one is a file beside this and a line here."""
+
+from wm_jax.models.dynamics.grid_gru import GridGRU
+from wm_jax.models.dynamics.rssm import RSSM
+
+DYNAMICS = {"grid_gru": GridGRU, "rssm": RSSM}

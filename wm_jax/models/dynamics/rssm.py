@@ -1,0 +1,202 @@
+"""DreamerV3's recurrent state-space model (Hafner et al. 2023, arXiv 2301.04104, equation 3).
+
+The carry is a vector h and s one-hot variables z. A step:
+
+  sequence   h_t = BlockGRU(h_{t-1}, [h_{t-1}, z_{t-1}, c_t])     c what the step is told
+  prior      ẑ_t ~ p(z | h_t)                                     two hidden layers
+  posterior  z_t ~ q(z | h_t, x_t)                                one hidden layer, x the embedding
+
+The sequence model is a GRU with a hidden layer, block-diagonal in h: each block sees its own part
+of h and a summary of all of h, z and c (RMSNorm and SiLU after every layer but the last):
+
+  k       = φ(W_i h^i + W'_i [φ(h), φ(z), φ(c)])                 for block i
+  r, n, u = V_i k^i ;  h ← σ(u−1) tanh(σ(r) n) + (1 − σ(u−1)) h
+
+Layers over a concatenation are written as sums of layers over its parts (the same function): the
+parts that don't depend on the carry leave the scan, and nothing is repeated for every block.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wm_jax.losses import balanced_kl
+from wm_jax.models.dynamics.contract import Output, reset
+from wm_jax.models.latents import gumbel_noise, sample, unimix
+from wm_jax.nn.block_dense import BlockDense, SplitDense, fan_in, fan_in_of
+
+
+class RSSMState(NamedTuple):
+    """h, and the one-hot variables of the last step."""
+
+    deter: Float[Array, "b d"]
+    stoch: Float[Array, "b s k"]
+
+
+class NormDense(nn.Module):
+    """Dense, RMSNorm, SiLU: the layer that the paper uses everywhere."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead d"]) -> Float[Array, "*lead f"]:
+        x = nn.Dense(self.features, kernel_init=fan_in)(x)
+        return nn.silu(nn.RMSNorm(epsilon=1e-4)(x))
+
+
+class RSSM(nn.Module):
+    """See the module's docstring. Defaults are DreamerV3's 1M size.
+
+    deter:  size of h, in ``blocks`` blocks      stoch, classes: s and k
+    hidden: width of every hidden layer          unimix: uniform share of every distribution
+    free_nats: KL below this (nats a step, all variables together) is not trained
+
+    One token: concat(h, z). ``terms``: `kl_dyn` and `kl_rep` of `balanced_kl`, 0 where no frame was
+    seen. Without a key, modes take the place of samples. One draw of noise a step serves prior and
+    posterior: each is exact, and where they agree so do the samples.
+    """
+
+    cells: tuple[int, int]
+    deter: int = 512
+    hidden: int = 64
+    stoch: int = 32
+    classes: int = 4
+    blocks: int = 8
+    prior_layers: int = 2
+    unimix: float = 0.01
+    free_nats: float = 1.0
+    posterior_reads_carry = True
+
+    def setup(self) -> None:
+        inputs = self.deter // self.blocks + 3 * self.hidden
+        self.deter_in = NormDense(self.hidden)
+        self.stoch_in = NormDense(self.hidden)
+        self.told_in = NormDense(self.hidden)
+        self.hidden_block = BlockDense(self.deter, self.blocks, inputs=inputs)
+        shared = {"use_bias": False, "kernel_init": fan_in_of(inputs)}
+        self.hidden_shared = nn.Dense(self.deter, **shared)
+        self.hidden_told = nn.Dense(self.deter, **shared)
+        self.hidden_norm = nn.RMSNorm(epsilon=1e-4)
+        self.gates = BlockDense(3 * self.deter, self.blocks)
+        self.prior_hidden = [NormDense(self.hidden) for _ in range(self.prior_layers)]
+        self.prior_logits = nn.Dense(self.stoch * self.classes, kernel_init=fan_in)
+        self.posterior_hidden = SplitDense(self.hidden, self.deter)
+        self.posterior_norm = nn.RMSNorm(epsilon=1e-4)
+        self.posterior_logits = nn.Dense(self.stoch * self.classes, kernel_init=fan_in)
+
+    def initial(self, batch_size: int) -> RSSMState:
+        stoch = jnp.zeros((batch_size, self.stoch, self.classes))
+        return RSSMState(jnp.zeros((batch_size, self.deter)), stoch)
+
+    def tokens(self, carry: RSSMState) -> Float[Array, "b 1 d"]:
+        return self._token(carry.deter, carry.stoch)
+
+    def step(self, carry, embedding, observed, told, key):
+        noise = gumbel_noise(key, carry.stoch.shape)
+        seen = None if embedding is None else self._seen(embedding)
+        deter = self._sequence(carry, self._told(told))
+        prior = self._prior(deter)
+        if seen is None:
+            return self._imagined(deter, prior, noise)
+        posterior = self._posterior(deter, seen)
+        stoch = sample(posterior, noise)
+        if observed is not None:
+            stoch = jnp.where(observed[:, None, None], stoch, sample(prior, noise))
+        return RSSMState(deter, stoch), self._output(deter, stoch, prior, posterior, noise, observed)
+
+    def scan(
+        self,
+        carry: RSSMState,
+        embeddings: Float[Array, "b t n e"],
+        observed: Bool[Array, "b t"] | None,
+        told: Float[Array, "b t k"],
+        is_first: Bool[Array, "b t"],
+        keys: jax.Array | None,
+    ) -> tuple[RSSMState, Output]:
+        """Sequential in h. ``observed`` None (every frame is seen) takes the prior out of the scan."""
+        batch, time = is_first.shape
+        fresh = self.initial(batch)
+        noise = self._noise(keys, batch, time)
+        inputs = (self._seen(embeddings), observed, self._told(told), is_first, noise)
+
+        def body(module, carry, inputs):
+            seen, observed, told, is_first, noise = inputs
+            deter = module._sequence(reset(carry, fresh, is_first), told)
+            posterior = module._posterior(deter, seen)
+            stoch = sample(posterior, noise)
+            prior = None if observed is None else module._prior(deter)
+            if observed is not None:
+                stoch = jnp.where(observed[:, None, None], stoch, sample(prior, noise))
+            return RSSMState(deter, stoch), (deter, stoch, posterior, prior)
+
+        scan = nn.scan(
+            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
+        )
+        carry, (deter, stoch, posterior, prior) = scan(self, carry, inputs)
+        prior = self._prior(deter) if observed is None else prior
+        return carry, self._output(deter, stoch, prior, posterior, noise, observed)
+
+    def _told(self, told):
+        """What the step is told, as its share of the hidden layer's input."""
+        told = told / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(told)))
+        return self.hidden_told(self.told_in(told))
+
+    def _seen(self, embedding):
+        """The frame, as its share of the posterior's hidden layer."""
+        return self.posterior_hidden.of_input(embedding.reshape(*embedding.shape[:-2], -1))
+
+    def _noise(self, keys, batch, time):
+        shape = (batch, self.stoch, self.classes)
+        if keys is None:
+            return jnp.zeros((batch, time, *shape[1:]))
+        return jax.vmap(lambda key: gumbel_noise(key, shape), out_axes=1)(keys)
+
+    def _sequence(self, carry, told):
+        deter, stoch = carry.deter, carry.stoch.reshape(*carry.stoch.shape[:-2], -1)
+        shared = jnp.concatenate([self.deter_in(deter), self.stoch_in(stoch)], -1)
+        x = self.hidden_block(deter) + self.hidden_shared(shared) + told
+        x = self.gates(nn.silu(self.hidden_norm(x)))
+        gates = x.reshape(*x.shape[:-1], self.blocks, 3, -1)
+        keep, candidate, update = (
+            gates[..., i, :].reshape(deter.shape) for i in range(3)
+        )
+        candidate = jnp.tanh(nn.sigmoid(keep) * candidate)
+        update = nn.sigmoid(update - 1.0)  # starts by mostly keeping
+        return update * candidate + (1 - update) * deter
+
+    def _prior(self, deter):
+        x = deter
+        for layer in self.prior_hidden:
+            x = layer(x)
+        return self._log_probs(self.prior_logits(x))
+
+    def _posterior(self, deter, seen):
+        x = self.posterior_norm(self.posterior_hidden.of_carry(deter) + seen)
+        return self._log_probs(self.posterior_logits(nn.silu(x)))
+
+    def _log_probs(self, logits):
+        return unimix(logits.reshape(*logits.shape[:-1], self.stoch, self.classes), self.unimix)
+
+    def _token(self, deter, stoch):
+        flat = stoch.reshape(*stoch.shape[:-2], -1)
+        return jnp.concatenate([deter, flat], -1)[..., None, :]
+
+    def _imagined(self, deter, prior, noise):
+        stoch = sample(prior, noise)
+        token = self._token(deter, stoch)
+        nothing = jnp.zeros(deter.shape[:1])
+        terms = {"kl_dyn": nothing, "kl_rep": nothing}
+        return RSSMState(deter, stoch), Output(tokens=token, prior=token, terms=terms)
+
+    def _output(self, deter, stoch, prior, posterior, noise, observed):
+        """Works on (b, …) and (b, t, …) alike."""
+        terms = balanced_kl(posterior, prior, self.free_nats)
+        if observed is not None:
+            terms = {name: jnp.where(observed, term, 0.0) for name, term in terms.items()}
+        guess = self._token(deter, sample(prior, noise))
+        return Output(tokens=self._token(deter, stoch), prior=guess, terms=terms)

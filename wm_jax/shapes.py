@@ -1,0 +1,194 @@
+"""The contracts: every array that crosses a module's border, with its axes.
+
+Axis glossary (one letter each, used in signatures and as suffixes in dense math):
+
+  b  batch                          t  time (frames)
+  h, w  image height, width (px)    c  colour channels (RGB)
+  n  tokens of a state: cells of a grid, slots, or 1 for a vector
+  d  features                       a  action dimensions
+  s  audio samples a frame          e  text embedding dimensions
+
+Time. ``frames[t]`` is rendered; then interventions at ``t`` apply; then ``actions[t]`` act between
+``t`` and ``t + 1``; ``audio[t]`` covers ``(t - 1, t]``. With C context frames, frame C is horizon
+step 1. A *step* carries a state from ``t - 1`` to ``t``, so it consumes ``actions[t - 1]`` and
+``text[t - 1]``, and the ``camera[t]``, ``light[t]`` and ``audio[t]`` that hold at its end:
+`conditions_for_steps` does that shift, once, for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32, PyTree, UInt8
+
+PRNGKey = jax.Array
+
+#: Width of each modality's vector. One table, so that every batch and export has the same tree.
+CONDITION_SIZES = {"actions": 2, "text": 32, "audio": 16, "camera": 3, "light": 3}
+
+
+class Signal(NamedTuple):
+    """One modality: a value and whether it is there. ``mask`` False means *absent*, not zero."""
+
+    value: Float[Array, "*lead k"]
+    mask: Bool[Array, "*lead"]
+
+
+class Conditions(NamedTuple):
+    """Everything the world is told besides frames. A fixed tree; absent modalities are masked."""
+
+    actions: Signal
+    text: Signal
+    audio: Signal
+    camera: Signal
+    light: Signal
+
+
+class Batch(NamedTuple):
+    """Windows of episodes, as training sees them. ``mask`` is False on padding."""
+
+    frames: UInt8[Array, "b t h w c"]
+    is_first: Bool[Array, "b t"]
+    mask: Bool[Array, "b t"]
+    conditions: Conditions
+
+
+class LatentState(NamedTuple):
+    """The scene at one moment. Forking is copying; the size never depends on time.
+
+    carry:    any pytree, the recurrent state
+    tokens:   (b, n, d) what a decoder or a read-out looks at
+    address:  (n, 2) centre of each token in the frame, in [0, 1], x then y; None for a vector state
+    step:     (b,) int32 frames since the start of the stream
+    pending:  conditions that wait for the next step (an edit fills them), or None
+    """
+
+    carry: PyTree
+    tokens: Float[Array, "b n d"]
+    address: Float[Array, "n 2"] | None
+    step: Int32[Array, " b"]
+    pending: Conditions | None = None
+
+
+class Rollout(NamedTuple):
+    """A future: the state after its last step and the decoded frames in [0, 1]."""
+
+    state: LatentState
+    frames: Float32[Array, "b t h w c"]
+
+
+class WorldModel(Protocol):
+    """What every model is to the rest of the code: pure functions of ``params``.
+
+    A model from outside implements `encode`, `step` and `decode`; `rollout` follows.
+    """
+
+    def initial(self, params: PyTree, batch_size: int) -> LatentState: ...
+
+    def step(
+        self,
+        params: PyTree,
+        state: LatentState,
+        conditions: Conditions,
+        frame: Float[Array, "b h w c"] | None = None,
+        key: PRNGKey | None = None,
+    ) -> LatentState:
+        """One frame on. With ``frame`` ([0, 1]) it observes, without one it imagines."""
+        ...
+
+    def decode(self, params: PyTree, state: LatentState) -> Float[Array, "b h w c"]:
+        """The state as frames in [0, 1]."""
+        ...
+
+
+def no_conditions(*lead: int) -> Conditions:
+    """All modalities absent, with leading axes ``lead`` (for example batch, time)."""
+
+    def absent(size: int) -> Signal:
+        return Signal(jnp.zeros((*lead, size)), jnp.zeros(lead, bool))
+
+    return Conditions(**{name: absent(size) for name, size in CONDITION_SIZES.items()})
+
+
+def conditions_for_steps(conditions: Conditions) -> Conditions:
+    """Aligns (b, t, …) conditions of frames to the steps that produce those frames.
+
+    Actions and text move one frame later (the first is absent); the others stay. See the module's
+    paragraph on time.
+    """
+
+    def later(signal: Signal) -> Signal:
+        value = jnp.concatenate([jnp.zeros_like(signal.value[:, :1]), signal.value[:, :-1]], 1)
+        mask = jnp.concatenate([jnp.zeros_like(signal.mask[:, :1]), signal.mask[:, :-1]], 1)
+        return Signal(value, mask)
+
+    return conditions._replace(actions=later(conditions.actions), text=later(conditions.text))
+
+
+def at_time(tree: PyTree, t: Any) -> PyTree:
+    """Slice ``t`` of every (b, t, …) leaf."""
+    return jax.tree.map(lambda x: x[:, t], tree)
+
+
+def time_major(tree: PyTree) -> PyTree:
+    """(b, t, …) ↔ (t, b, …) on every leaf, as `jax.lax.scan` wants it."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
+
+def step_keys(key: PRNGKey | None, steps: int, offset: int = 0) -> PRNGKey | None:
+    """``fold_in(key, t)`` for each of ``steps`` times: a scan draws what single steps would."""
+    if key is None:
+        return None
+    return jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(offset, offset + steps))
+
+
+def encode(
+    model: WorldModel,
+    params: PyTree,
+    frames: UInt8[Array, "b t h w c"],
+    conditions: Conditions | None = None,
+    key: PRNGKey | None = None,
+) -> LatentState:
+    """Context frames to a state: a scan of observing steps from `initial`.
+
+    ``conditions`` are those of the frames (b, t, …), unshifted.
+    """
+    batch, time = frames.shape[:2]
+    told = conditions_for_steps(no_conditions(batch, time) if conditions is None else conditions)
+
+    def observe(state, inputs):
+        frame, told_t, key_t = inputs
+        return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t), None
+
+    inputs = (*time_major((frames, told)), step_keys(key, time))
+    return jax.lax.scan(observe, model.initial(params, batch), inputs)[0]
+
+
+def rollout(
+    model: WorldModel,
+    params: PyTree,
+    state: LatentState,
+    steps: int,
+    conditions: Conditions | None = None,
+    key: PRNGKey | None = None,
+) -> Rollout:
+    """A future of ``steps`` frames: a scan of imagining steps, each decoded.
+
+    ``conditions`` (b, steps, …) are aligned to steps already (see `conditions_for_steps`).
+    """
+    batch = state.step.shape[0]
+    told = no_conditions(batch, steps) if conditions is None else conditions
+
+    def imagine(state, inputs):
+        told_t, key_t = inputs
+        state = model.step(params, state, told_t, None, key_t)
+        return state, model.decode(params, state)
+
+    state, frames = jax.lax.scan(imagine, state, (time_major(told), step_keys(key, steps)))
+    return Rollout(state, jnp.swapaxes(frames, 0, 1).astype(jnp.float32))
+
+
+StepFunction = Callable[..., LatentState]

@@ -1,0 +1,339 @@
+"""Training: one loop, from a config to a workdir that holds a run.
+
+A workdir that holds a run resumes it: killed and started again, it ends in the very state of a run
+that was never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import window
+from data_pipelines.input import open_loader, open_split
+from wm_jax import budget, checkpoint, optim, train_step
+from wm_jax import config as configs
+from wm_jax import mesh as meshes
+from wm_jax.clips import Clips
+from wm_jax.errors import UserError
+from wm_jax.progress import Progress
+from wm_jax.stop import StopRequest
+from wm_jax.writers import Writer, read_rows
+
+_EXAMPLES = """\
+examples:
+  wm-jax train --config experiments/configs/twins.py:quickstart --workdir runs/a
+  wm-jax train --config experiments/configs/twins.py:small --workdir runs/b \\
+      --config.train.batch_size=16 --config.optim.learning_rate=3e-4
+
+A workdir that holds a run resumes it. Ctrl-C saves a checkpoint and leaves with 0.
+"""
+
+Episodes = Sequence[Mapping[str, Any]]
+
+
+class TrainingDiverged(UserError):
+    """A metric became NaN or infinite."""
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    model: Any = None,
+    source: Episodes | None = None,
+    validation: Episodes | None = None,
+) -> dict[str, Any]:
+    """Trains to ``config.train.steps`` updates, or resumes; returns the last row of metrics with
+    ``step``, ``steps``, ``stopped`` (by Ctrl-C or SIGTERM), ``workdir`` and ``checkpoint``.
+
+    ``model`` replaces the one that the config names; ``source`` and ``validation`` replace the
+    splits on disk by episodes at hand. Raises `UserError` for anything a user can mend.
+    """
+    run = Run(config, Path(workdir), model, source, validation)
+    try:
+        return run.train()
+    finally:
+        run.close()
+
+
+class Run:
+    """One run in one workdir: what it is made of, and the loop."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        model: Any = None,
+        source: Episodes | None = None,
+        validation: Episodes | None = None,
+    ):
+        self._begin = time.monotonic()
+        self._workdir = workdir
+        self._config = config = configs.adopt(configs.validate(config), workdir)
+        self._mesh = meshes.make_mesh(config.mesh)
+        meshes.check_batch_size(config.train.batch_size, self._mesh)
+        self._model = _build(config) if model is None else model
+        self._optimizer = optim.make_optimizer(config.optim)
+        self._loader = open_loader(
+            config.data,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            process=(jax.process_index(), jax.process_count()),
+            source=source,
+        )
+        self._validation = validation
+        self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep)
+        self._saved = self._checkpoints.newest()
+        for note in self._checkpoints.notes:
+            _tell(note)
+        self._writer = Writer(workdir, self._saved or 0)
+        self._clips: Clips | None = None
+        self._corrupt_told: set[int] = set()
+        self._mark = (0, 0.0)  # update and time from which the speed is reckoned
+
+    def close(self) -> None:
+        try:
+            self._checkpoints.wait()
+        finally:
+            self._loader.close()
+            self._writer.close()
+
+    def train(self) -> dict[str, Any]:
+        """The loop. Metrics are fetched one update late, so that the device never waits for us."""
+        train, step = self._config.train, self._saved or 0
+        if train.steps and step >= train.steps:
+            _tell(f"{self._workdir} has its {train.steps} updates already.")
+            return self._result(step)
+        with StopRequest() as stop:
+            state = self._restore()
+            update = self._compile(state)
+            self._clips = self._open_clips()
+            self._fix_steps(update, state)
+            rate = optim.learning_rate(self._config.optim, train.steps)
+            self._writer.event("resumed" if step else "started", step, steps=train.steps)
+            late, self._mark = None, (step, time.monotonic())
+            with Progress(train.steps, "train", initial=step) as bar:
+                while step < train.steps and not stop.requested:
+                    batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
+                    state, metrics = update(state, batch, np.float32(rate(step)))
+                    step += 1
+                    self._log(late, rate, bar)
+                    late = (step, metrics)
+                    save, draw = step % train.checkpoint_every == 0, self._clip_due(step)
+                    if save or draw:
+                        self._log(late, rate, bar)  # now: no NaN reaches a checkpoint
+                        late = None
+                    if draw:
+                        self._draw_clip(state, step)
+                    if save:
+                        self._save(state, step)
+                self._log(late, rate, bar)
+            if self._saved != step:
+                self._save(state, step)
+            self._checkpoints.wait()
+        if stop.requested:
+            path = self._checkpoints.directory / str(step)
+            _tell(f"stopped after update {step} and saved {path}; the same command goes on.")
+        self._writer.event("stopped" if stop.requested else "finished", step)
+        return self._result(step)
+
+    def _restore(self) -> train_step.TrainState:
+        """A fresh state, or the newest checkpoint's, with the loader put where it was."""
+        state = train_step.init_state(
+            self._model,
+            self._optimizer,
+            meshes.to_batch(window.blank(1, 2, self._config.model.resolution)),
+            self._config.seed,
+            self._mesh,
+            self._config.train.ema,
+        )
+        if self._saved is None:
+            return state
+        restored = self._checkpoints.restore(self._saved, state)
+        self._loader.seek(restored.position)
+        _tell(f"resuming {self._workdir} after update {self._saved}.")
+        return restored.state
+
+    def _compile(self, state: train_step.TrainState) -> Any:
+        """The update as a compiled program; tells what it costs."""
+        batch_size = self._config.train.batch_size // jax.process_count()
+        size = (batch_size, self._config.data.window, self._config.model.resolution)
+        batch = meshes.shard_batch(window.blank(*size), self._mesh)
+        function = train_step.make_train_step(self._model, self._optimizer, self._config.train.ema)
+        update, cost = train_step.compile_train_step(function, state, batch, self._mesh)
+        _tell(
+            f"{cost.parameters / 1e6:.3f} M parameters; an update is {cost.flops / 1e9:.2f} GFLOP "
+            f"and {cost.operand_bytes / 1e6:.0f} MB of operands in matrix products, and needs "
+            f"{cost.memory_bytes / 1e6:.0f} MB; compiled in {cost.compile_seconds:.1f} s for "
+            f"{self._mesh.size} {jax.default_backend()} device(s)."
+        )
+        if not self._writer.has_tensorboard:
+            _tell(
+                "no TensorBoard files (pip install 'wm_jax[tensorboard]' for them); metrics are in "
+                f"{self._workdir / 'metrics.jsonl'}."
+            )
+        self._writer.event("compiled", self._saved or 0, **cost._asdict())
+        return update
+
+    def _fix_steps(self, update: Any, state: train_step.TrainState) -> None:
+        """Turns train.minutes into a number of updates, once, and writes the resolved config."""
+        train = self._config.train
+        if not train.steps:
+            clip = self._measure_clip(state)
+            seconds = budget.measure(update, state, self._loader, self._mesh) + clip
+            left = 60 * train.minutes - (time.monotonic() - self._begin)
+            train.steps = budget.updates_in(left, seconds, self._config)
+            _tell(
+                f"{train.steps} updates of {1e3 * seconds:.0f} ms fit in {train.minutes} minutes."
+            )
+        if jax.process_index() == 0:
+            configs.write(self._config, self._workdir)
+
+    def _measure_clip(self, state: train_step.TrainState) -> float:
+        """An update's share of the seconds that a clip takes. Also draws the untrained model."""
+        if self._clips is None:
+            return 0.0
+        begin = 0.0
+        for _ in range(2):  # the first one compiles
+            begin = time.monotonic()
+            self._clips.draw(state.params, self._workdir / "clips" / "000000")
+        return (time.monotonic() - begin) / self._config.train.clip_every
+
+    def _next_batch(self, step: int, bar: Progress) -> dict[str, np.ndarray]:
+        batch = next(self._loader)
+        size, (height, width) = self._config.model.resolution, batch["frames"].shape[2:4]
+        if (height, width) != (size, size):
+            raise UserError(
+                f"frames are {width}×{height} px and config.model.resolution is {size}; build the "
+                f"data set with --resolution {size}, or change the config."
+            )
+        for index in sorted(set(self._loader.corrupt) - self._corrupt_told):
+            sentence = self._loader.corrupt[index]
+            bar.note(f"skipped a corrupt record: {sentence}")
+            self._writer.event("corrupt_record", step, record=sentence)
+            self._corrupt_told.add(index)
+        return batch
+
+    def _log(self, late: tuple[int, Any] | None, rate: Callable[[int], float], bar: Progress):
+        """Fetches an update's metrics, checks them, shows them, and writes every so many."""
+        if late is None:
+            return
+        step, metrics = late[0], jax.device_get(late[1])
+        bad = train_step.first_not_finite(metrics)
+        if bad is not None:
+            self._diverge(step, bad, metrics[bad])
+        now, train = time.monotonic(), self._config.train
+        updates = (step - self._mark[0]) / max(now - self._mark[1], 1e-9)
+        speed = updates * train.batch_size * self._config.data.window
+        bar.update(step, loss=float(metrics["train/loss/total"]), rate=f"{speed:.0f} frames/s")
+        if step % train.log_every == 0 or step in (1, train.steps):
+            metrics["train/learning_rate"] = rate(step - 1)
+            metrics["data/corrupt_records"] = len(self._loader.corrupt)
+            metrics["time/frames_per_second"] = speed
+            metrics["time/seconds"] = now - self._begin
+            self._writer.row(step, metrics)
+            self._mark = (step, now)
+
+    def _diverge(self, step: int, name: str, value: Any) -> None:
+        self._writer.event("not_finite", step, metric=name)
+        self._checkpoints.wait()
+        good = self._checkpoints.newest()
+        kept = f"the last good checkpoint is {self._checkpoints.directory / str(good)}"
+        raise TrainingDiverged(
+            f"{name} is {value} at update {step}, so the run stopped; "
+            f"{'there is no checkpoint yet' if good is None else kept}. Lower "
+            "config.optim.learning_rate, or clip harder."
+        )
+
+    def _open_clips(self) -> Clips | None:
+        train, judge = self._config.train, self._config.eval
+        if not train.clip_every:
+            return None
+        source = self._validation
+        if source is None:
+            source = open_split(self._config.data, judge.split)
+        return Clips(
+            self._model,
+            source,
+            tuple(self._config.data.conditions),
+            self._mesh,
+            count=train.clip_episodes,
+            context=judge.context,
+            horizon=judge.horizon,
+        )
+
+    def _clip_due(self, step: int) -> bool:
+        train = self._config.train
+        return self._clips is not None and (step % train.clip_every == 0 or step == train.steps)
+
+    def _draw_clip(self, state: train_step.TrainState, step: int) -> None:
+        assert self._clips is not None
+        weights = state.params if state.ema is None else state.ema
+        begin = time.monotonic()
+        self._writer.row(step, self._clips.draw(weights, self._workdir / f"clips/{step:06d}"))
+        self._mark = (self._mark[0], self._mark[1] + time.monotonic() - begin)
+
+    def _save(self, state: train_step.TrainState, step: int) -> None:
+        path = self._checkpoints.save(state, self._loader.position(), self._config)
+        self._saved = step
+        self._writer.event("checkpoint", step, path=str(path))
+
+    def _result(self, step: int) -> dict[str, Any]:
+        rows = [r for r in read_rows(self._workdir / "metrics.jsonl") if "train/loss/total" in r]
+        return (rows[-1] if rows else {}) | {
+            "step": step,
+            "steps": self._config.train.steps,
+            "stopped": step < self._config.train.steps,
+            "workdir": str(self._workdir),
+            "checkpoint": str(self._checkpoints.directory / str(step)),
+        }
+
+
+def _build(config: ConfigDict) -> Any:
+    from wm_jax.models import build
+
+    return build(config.model)
+
+
+def _tell(text: str) -> None:
+    """To stderr: stdout belongs to --json."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``wm-jax train``."""
+    parser = argparse.ArgumentParser(
+        prog="wm-jax train",
+        usage="wm-jax train --config FILE.py:VARIANT --workdir DIR [--config.KEY=VALUE …] [--json]",
+        description="Train a world model, or resume its run. Every knob of the config can be set.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE.py:VARIANT")
+    parser.add_argument("--workdir", required=True, metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    arguments, overrides = parser.parse_known_args(argv)
+    config = configs.load(arguments.config, overrides)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/wm_jax").expanduser()))
+    result = train(config, arguments.workdir)
+    if arguments.json:
+        print(json.dumps(result))
+    elif not result["stopped"]:
+        print(
+            f"trained {result['steps']} updates in {result['workdir']}; next: "
+            f"wm-jax evaluate --workdir {result['workdir']}"
+        )
+    return 0

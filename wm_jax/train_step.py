@@ -1,0 +1,155 @@
+"""One update: loss, gradient, optimiser, metrics; one jitted function with a donated state."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from wm_jax import flops
+from wm_jax import mesh as meshes
+from wm_jax.shapes import Batch
+
+
+class TrainState(NamedTuple):
+    """All that an update reads and changes.
+
+    step:       () int32, updates done
+    key:        the run's random key; update s uses ``fold_in(key, s)``, so nothing is ever replayed
+    params:     float32 weights
+    opt_state:  the optimiser's
+    ema:        averaged weights, or None
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: PyTree
+    opt_state: PyTree
+    ema: PyTree | None = None
+
+
+def init_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    seed: int,
+    mesh: Mesh,
+    ema: float = 0.0,
+) -> TrainState:
+    """A fresh state, its weights and moments split over ``mesh`` by `wm_jax.mesh.RULES`."""
+
+    def create() -> TrainState:
+        init_key, key = jax.random.split(jax.random.PRNGKey(seed))
+        params = model.init(init_key, batch)
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return TrainState(jnp.zeros([], jnp.int32), key, params, optimizer.init(params), average)
+
+    shardings = state_shardings(jax.eval_shape(create), model, optimizer, mesh)
+    return jax.jit(create, out_shardings=shardings)()
+
+
+def state_shardings(
+    state: TrainState, model: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> PyTree:
+    """A `NamedSharding` for every leaf: moments lie where their weights lie."""
+    whole: Any = meshes.replicated(mesh)
+    axes = getattr(model, "logical_axes", meshes.axes_by_shape)(state.params)
+    weights = meshes.param_shardings(state.params, axes, mesh)
+    masked = optax.MaskedNode  # stands where a partitioned optimiser leaves a weight to another
+
+    def beside(moment: Any, weight: Any) -> Any:
+        return moment if isinstance(moment, masked) else weight
+
+    moments = optax.tree_map_params(
+        optimizer,
+        beside,
+        state.opt_state,
+        weights,
+        transform_non_params=lambda _: whole,
+        is_leaf=lambda x: isinstance(x, masked),
+    )
+    return TrainState(whole, whole, weights, moments, None if state.ema is None else weights)
+
+
+def make_train_step(model: Any, optimizer: optax.GradientTransformation, ema: float = 0.0) -> Any:
+    """``train_step(state, batch, rate) -> (state, metrics)``, to be jitted by `jit_train_step`.
+
+    ``rate`` is the learning rate. Metrics are float32 scalars; loss terms are means over real
+    (unpadded) frames.
+    """
+
+    def train_step(state: TrainState, batch: Batch, rate: jax.Array):
+        key = jax.random.fold_in(state.key, state.step)
+        compute = jax.value_and_grad(model.loss, has_aux=True)
+        (total, terms), grads = compute(state.params, batch, key, state.step)
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: u * rate, direction)
+        params = optax.apply_updates(state.params, updates)
+        average = state.ema
+        if average is not None:
+            average = optax.incremental_update(params, average, 1 - ema)
+        metrics = {f"train/loss/{name}": _mean(term, batch.mask) for name, term in terms.items()}
+        metrics |= {
+            "train/loss/total": total,
+            "train/grad_norm": optax.tree.norm(grads),
+            "train/update_norm": optax.tree.norm(updates),
+            "train/param_norm": optax.tree.norm(params),
+        }
+        return TrainState(state.step + 1, state.key, params, opt_state, average), metrics
+
+    return train_step
+
+
+def jit_train_step(train_step: Any, state: TrainState, mesh: Mesh) -> Any:
+    """The step as one program; ``state`` is donated, so its buffers are reused."""
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+
+
+class Cost(NamedTuple):
+    """What one update costs. FLOPs and operands are those of matrix products; see `flops`."""
+
+    parameters: int
+    flops: float
+    operand_bytes: float
+    memory_bytes: int  # arguments and temporaries, on one device
+    compile_seconds: float
+
+
+def compile_train_step(
+    train_step: Any, state: TrainState, batch: Batch, mesh: Mesh
+) -> tuple[Any, Cost]:
+    """The step compiled for these shapes and shardings, and its cost."""
+    begin = time.monotonic()
+    traced = jit_train_step(train_step, state, mesh).trace(state, batch, np.float32(0))
+    work, moved = flops.matmul_cost(traced.jaxpr.jaxpr)
+    compiled = traced.lower().compile()
+    seconds = time.monotonic() - begin
+    memory = compiled.memory_analysis()
+    total = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    return compiled, Cost(parameters, work, moved, total, round(seconds, 2))
+
+
+def first_not_finite(metrics: dict[str, np.ndarray]) -> str | None:
+    """The name of the first metric that is NaN or infinite: losses first, then the gradient, the
+    update, the weights: the order in which they are computed."""
+    order = ("train/loss/", "train/grad_norm", "train/update_norm", "train/param_norm")
+
+    def rank(name: str) -> tuple[int, bool, str]:
+        place = [i for i, prefix in enumerate(order) if name.startswith(prefix)]
+        return (place[0] if place else len(order), name == "train/loss/total", name)
+
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    return min(bad, key=rank, default=None)
+
+
+def _mean(term: jax.Array, mask: jax.Array) -> jax.Array:
+    weight = mask.astype(jnp.float32)
+    return (term * weight).sum() / jnp.maximum(weight.sum(), 1)
