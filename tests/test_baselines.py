@@ -1,4 +1,4 @@
-"""Copy-last, mean image, context median and the true simulator behind the one `step`."""
+"""Copy-last and the true simulator behind the one `step`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wm_jax import shapes
-from wm_jax.models.baselines import ContextMedian, CopyLast, MeanImage, TrueSimulator
+from wm_jax.models.baselines import CopyLast, TrueSimulator
 
 SIZE = (8, 8)
 
@@ -51,21 +51,6 @@ def test_copy_last_repeats_the_last_frame():
     assert state.step.tolist() == [9, 9, 9]
 
 
-def test_mean_image_ignores_the_context():
-    image = np.linspace(0, 1, 8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3)
-    future, _ = predict(MeanImage(SIZE), {"image": image}, film(SCENE, 7), 3)
-    np.testing.assert_array_equal(future, np.broadcast_to(np.round(image * 255), future.shape))
-
-
-@pytest.mark.parametrize("context", [2, 3, 5])
-def test_context_median_is_numpy_median_of_the_last_window(context):
-    frames = np.random.default_rng(0).integers(0, 256, (2, 7, *SIZE, 3), dtype=np.uint8)
-    state = shapes.encode(ContextMedian(SIZE, window=3), {}, frames[:, :context])
-    picture = ContextMedian(SIZE, window=3).decode({}, state)
-    expected = np.median(frames[:, max(0, context - 3) : context] / 255, axis=1)
-    np.testing.assert_allclose(picture, expected, atol=1e-6)
-
-
 def test_true_simulator_continues_the_film_exactly():
     frames = film(SCENE, 30)
     future, _ = predict(TrueSimulator(BouncingDot(), SIZE), {"scene": SCENE}, frames, 6)
@@ -96,10 +81,9 @@ def test_true_simulator_refuses_a_batch_it_was_not_told_about():
     "model, params",
     [
         (CopyLast(SIZE), {}),
-        (ContextMedian(SIZE, 4), {}),
         (TrueSimulator(BouncingDot(), SIZE), {"scene": SCENE}),
     ],
-    ids=["copy_last", "context_median", "true_simulator"],
+    ids=["copy_last", "true_simulator"],
 )
 def test_scanned_rollout_equals_single_steps(model, params):
     frames = film(SCENE, 10)

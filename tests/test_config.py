@@ -121,7 +121,7 @@ def test_a_workdir_of_another_config_names_the_keys(tmp_path):
     configs.write(config, tmp_path)
     other = change(base_config(), {"train.batch_size": 16, "train.log_every": 5, "mesh.fsdp": 2})
     with pytest.raises(
-        UserError, match=r"another config \(train.batch_size is 8 there and 16 here\)"
+        UserError, match=r"another config \(train.batch_size is 2 there and 16 here\)"
     ):
         configs.adopt(other, tmp_path)
     free = change(base_config(), {"train.log_every": 5, "mesh.fsdp": 2, "eval.horizon": 3})

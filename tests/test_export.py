@@ -1,5 +1,6 @@
 """An export gives the same numbers as the model it came from, where wm_jax cannot be imported."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from wm_jax import checkpoint, export, export_loader, model_card, models, shapes
+from wm_jax import checkpoint, export, export_loader, model_card, models, programs, shapes
 from wm_jax import config as configs
-from wm_jax.errors import UserError
+from wm_jax.errors import MissingExtra, UserError
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.train_step import TrainState
 
@@ -184,9 +185,9 @@ def test_one_artifact_for_three_platforms_with_the_weights_outside(folder):
     model, params = drift()
     large = {"dynamics": params["dynamics"], "decoder": params["decoder"]}
     large["unused"] = {"kernel": jnp.ones((500, 500))}
-    programs, _, _ = export.trace(model, export.flatten(large), SIZE, CONTEXT)
-    assert sum(map(len, programs.values())) < 250_000
-    for name, program in programs.items():
+    traced, _, _ = programs.trace(model, programs.flatten(large), SIZE, CONTEXT)
+    assert sum(map(len, traced.values())) < 250_000
+    for name, program in traced.items():
         exported = jax.export.deserialize(bytearray(program))
         assert exported.platforms == ("cpu", "cuda", "tpu"), name
         assert b".py" not in program, f"{name} holds a path of this machine"
@@ -217,6 +218,17 @@ def test_a_changed_or_missing_file_is_refused(copy, file):
     (copy / file).unlink()
     with pytest.raises(export_loader.LoadError, match=f"{file} is missing"):
         export_loader.load(copy)
+
+
+def test_the_loader_reads_the_format_that_is_written():
+    assert export.FORMAT == export_loader.FORMAT
+
+
+@pytest.mark.parametrize("package", ["flatbuffers", "safetensors"])
+def test_a_missing_extra_is_said_before_any_work(tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"{package} .* pip install 'wm_jax\[export\]'"):
+        export.main(["--workdir", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 def test_what_jax_cannot_read_names_the_version_to_use(copy):
@@ -264,6 +276,19 @@ def test_an_earlier_export_is_replaced_whole(copy):
     export_loader.load(copy)
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_the_earlier_export(copy, monkeypatch):
+    before = (copy / "manifest.json").read_bytes()
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        write(drift(), copy)
+    assert (copy / "manifest.json").read_bytes() == before
+    assert not copy.with_name("copy.partial").exists()
+
+
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
     model, params = drift()
     params["decoder"]["kernel"] = params["decoder"]["kernel"].at[0, 0].set(1e6)
@@ -275,14 +300,15 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
 def test_flatten_sorts_as_safetensors_does_and_unflatten_undoes_it():
     y, x, w, c = jnp.arange(4)
     params = {"b": {"y": y, "x": x}, "a": {"z": {"w": w}}, "a.b": {"c": c}}
-    flat = export.flatten(params)
+    flat = programs.flatten(params)
     assert list(flat) == sorted(flat)
-    assert export.unflatten(flat) == params
+    assert programs.unflatten(flat) == params
 
 
 def test_card_says_data_size_scores_and_limits(tmp_path):
     config = configs.base_config().to_dict()
-    config["data"]["directory"] = str(tmp_path)
+    config["data"] |= {"directory": str(tmp_path), "window": 32}
+    config["train"]["batch_size"] = 8
     assert "Not evaluated yet" in model_card.from_run(tmp_path, config, 100, 1234)
     plan = {"world": "twins:motion", "version": "1.0.0", "seed": 3, "scenes": {"train": 9}}
     (tmp_path / "build.json").write_text(json.dumps({"plan": plan}))
@@ -303,7 +329,7 @@ def test_card_says_data_size_scores_and_limits(tmp_path):
     assert "| copy_last | 11.00 (10.00–12.00) | 15.00 (14.00–16.00) |" in card
     assert "99.00" not in card
     assert "1,234 parameters" in card
-    assert "800 windows" in card
+    assert "100 updates of 8 windows of 32 frames" in card
     assert "## Limits" in card
 
 

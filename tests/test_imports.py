@@ -20,9 +20,9 @@ LAYERS = [
     ["wm_jax.nn"],
     ["wm_jax.models"],
     ["wm_jax.config"],  # above the models: their own fields are its knobs
-    ["wm_jax.mesh", "wm_jax.optim", "wm_jax.flops", "wm_jax.train_step"],
+    ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.optim", "wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
-    ["wm_jax.evaluation", "wm_jax.export_loader", "wm_jax.model_card"],
+    ["wm_jax.evaluation", "wm_jax.export_loader", "wm_jax.model_card", "wm_jax.programs"],
     ["wm_jax.train", "wm_jax.export"],
     ["wm_jax.__main__"],
 ]

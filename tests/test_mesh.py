@@ -14,41 +14,44 @@ from jax.sharding import PartitionSpec
 
 from tests import tiny
 from wm_jax import mesh as meshes
+from wm_jax.config import base_config, change
 from wm_jax.errors import UserError
+from wm_jax.optim import make_optimizer
 from wm_jax.shapes import CONDITION_SIZES
+from wm_jax.train_step import TrainState, state_shardings
 
 ON_EIGHT = """
 import json, jax, numpy as np
 from types import SimpleNamespace
 from tests import tiny
 from wm_jax import mesh as meshes, optim
-from wm_jax.config import base_config, change
+from wm_jax.config import base_config
 from wm_jax.train_step import init_state, jit_train_step, make_train_step
 
-config = change(base_config(), {"optim.name": "muon", "optim.weight_decay": 0.1})
+MESHES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (8, 1), (1, 8), (4, 2), (2, 4)]
 model, out = tiny.TinyModel(), {}
-for data, fsdp in [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (8, 1), (1, 8), (4, 2), (2, 4)]:
+optimizer = optim.make_optimizer(base_config().optim)
+params = model.init(jax.random.PRNGKey(0), None)
+gradient = jax.grad(lambda p, batch: model.loss(p, batch, jax.random.PRNGKey(1))[0])
+
+def lists(tree):
+    return [np.asarray(x).ravel().tolist() for x in jax.tree.leaves(tree)]
+
+for data, fsdp in MESHES:
     mesh = meshes.make_mesh(SimpleNamespace(data=data, fsdp=fsdp), jax.devices()[: data * fsdp])
     batch = meshes.shard_batch(tiny.arrays(), mesh)
-    optimizer = optim.make_optimizer(config.optim)
-    state = init_state(model, optimizer, batch, 0, mesh, ema=0.5)
-    weight = state.params["encoder"]["kernel"]
-    gradients = jax.jit(jax.grad(lambda p: model.loss(p, batch, jax.random.PRNGKey(1))[0]))(
-        state.params)
-    step = jit_train_step(make_train_step(model, optimizer, ema=0.5), state, mesh)
-    shape = weight.sharding.shard_shape(weight.shape)
-    moment = [x for x in jax.tree.leaves(state.opt_state) if x.shape == (192, 16)][0]
-    assert moment.sharding.shard_shape(moment.shape) == shape
-    for _ in range(3):
-        state, metrics = step(state, batch, np.float32(0.1))
-    after = state.params["encoder"]["kernel"]
-    assert after.sharding.shard_shape(after.shape) == shape
-    out[f"{data}x{fsdp}"] = {
-        "shard": shape,
-        "gradients": [np.asarray(g).ravel().tolist() for g in jax.tree.leaves(gradients)],
-        "ema": [np.asarray(p).ravel().tolist() for p in jax.tree.leaves(state.ema)],
-        "loss": float(metrics["train/loss/total"]),
-    }
+    split = meshes.param_shardings(params, model.logical_axes(params), mesh)
+    got = {"gradients": lists(jax.jit(gradient)(jax.device_put(params, split), batch))}
+    if (data, fsdp) in [(1, 1), (2, 4)]:
+        state = init_state(model, optimizer, batch, 0, mesh, ema=0.5)
+        shards = lambda: [x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(state)]
+        before = shards()
+        step = jit_train_step(make_train_step(model, optimizer, ema=0.5), state, mesh)
+        for _ in range(3):
+            state, metrics = step(state, batch, np.float32(0.1))
+        assert shards() == before
+        got |= {"state": lists(state), "metrics": {k: float(v) for k, v in metrics.items()}}
+    out[f"{data}x{fsdp}"] = got
 print(json.dumps(out))
 """
 
@@ -72,18 +75,11 @@ def test_gradients_are_those_of_one_device(on_eight):
 
 
 def test_three_updates_are_those_of_one_device(on_eight):
-    want = on_eight["1x1"]
-    for name, got in on_eight.items():
-        np.testing.assert_allclose(got["loss"], want["loss"], rtol=1e-4, err_msg=name)
-        for a, b in zip(got["ema"], want["ema"], strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
-
-
-def test_fsdp_splits_the_largest_axis(on_eight):
-    shards = {name: tuple(got["shard"]) for name, got in on_eight.items()}
-    assert shards["8x1"] == (192, 16)
-    assert shards["1x8"] == (24, 16)
-    assert shards["2x4"] == (48, 16)
+    one, many = on_eight["1x1"], on_eight["2x4"]
+    for name, value in one["metrics"].items():
+        np.testing.assert_allclose(many["metrics"][name], value, rtol=1e-4, err_msg=name)
+    for a, b in zip(many["state"], one["state"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def fake_mesh(**shape):
@@ -112,6 +108,22 @@ def specs(shape, names, fsdp, monkeypatch):
 )
 def test_rules(shape, names, fsdp, want, monkeypatch):
     assert specs(shape, names, fsdp, monkeypatch) == PartitionSpec(*want)
+
+
+def test_moments_lie_where_their_weights_lie(monkeypatch):
+    """Also where Muon and AdamW share the weights out."""
+    monkeypatch.setattr(meshes, "NamedSharding", lambda mesh, spec: spec)
+    optimizer = make_optimizer(change(base_config(), {"optim.name": "muon"}).optim)
+    model = tiny.TinyModel()
+    params = model.init(jax.random.PRNGKey(0), None)
+    state = TrainState(jnp.zeros([]), jnp.zeros(2), params, optimizer.init(params))
+    got = state_shardings(state, model, optimizer, fake_mesh(data=1, fsdp=2))
+
+    def check(leaf, spec):
+        split = [axis for axis, name in zip(leaf.shape, spec, strict=False) if name == "fsdp"]
+        assert split == ([max(leaf.shape)] if leaf.ndim == 2 and 16 in leaf.shape else [])
+
+    jax.tree.map(check, state, got)
 
 
 def test_an_unknown_logical_axis_is_refused(monkeypatch):

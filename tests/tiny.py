@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import shapes
+from wm_jax import mesh, shapes
+from wm_jax.checkpoint import Checkpoints
+from wm_jax.config import base_config, change
+from wm_jax.optim import make_optimizer
+from wm_jax.train import train as train_run
+from wm_jax.train_step import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,3 +95,63 @@ def arrays(batch: int = 8, frames: int = 4, resolution: int = 8, seed: int = 0) 
         "is_first": np.array(first),
         "mask": np.ones((batch, frames), bool),
     }
+
+
+def config(**changes):
+    """A config for `TinyModel` on `episodes`; keys with ``__`` for the dot."""
+    settings = {
+        "model.resolution": 8,
+        "model.patch": 4,
+        "data.window": 6,
+        "data.conditions": (),
+        "train.batch_size": 4,
+        "train.window_doublings": (0.6,),
+        "train.steps": 40,
+        "train.log_every": 5,
+        "train.checkpoint_every": 10,
+        "train.clip_every": 0,
+        "train.ema": 0.9,
+        "optim.warmup": 5,
+        "eval.context": 4,
+        "eval.horizon": 6,
+    }
+    settings |= {key.replace("__", "."): value for key, value in changes.items()}
+    return change(base_config(), settings)
+
+
+def train(workdir, model=None, source=None, **changes):
+    """`wm_jax.train.train` of the tiny model."""
+    return train_run(
+        config(**changes),
+        workdir,
+        model=model or TinyModel(),
+        source=episodes() if source is None else source,
+        validation=episodes(3),
+    )
+
+
+def digest(workdir, step: int) -> str:
+    """SHA-256 over every array, and the data position, of a checkpoint."""
+    model, settings = TinyModel(), config()
+    state = init_state(
+        model,
+        make_optimizer(settings.optim),
+        mesh.to_batch(arrays()),
+        0,
+        mesh.make_mesh(settings.mesh),
+        ema=0.9,
+    )
+    restored = Checkpoints(workdir).restore(step, state)
+    out = hashlib.sha256(json.dumps(restored.position).encode())
+    for leaf in jax.tree.leaves(restored.state):
+        out.update(np.asarray(leaf).tobytes())
+    return out.hexdigest()
+
+
+def rows(workdir) -> list[dict]:
+    """Rows of metrics.jsonl without the timings."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.startswith("time/")}
+        for line in lines
+    ]

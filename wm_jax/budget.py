@@ -22,7 +22,7 @@ from wm_jax.train_step import TrainState
 SPARE = 0.03
 
 
-def measure(update: Any, state: TrainState, loader: Any, mesh: Mesh, seconds: float = 8.0) -> float:
+def measure(update: Any, state: TrainState, loader: Any, mesh: Mesh, seconds: float = 3.0) -> float:
     """Mean seconds of an update and its batch, over about ``seconds`` and at least three updates.
 
     ``state`` and the loader's position are as before afterwards.

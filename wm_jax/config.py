@@ -81,7 +81,7 @@ def data_config() -> ConfigDict:
     config = ConfigDict()
     config.directory = "data/motion"  # a data set that `wm-jax data build` wrote
     config.loader = "memory"  # 'memory' holds the split in RAM, 'grain' reads records as it goes
-    config.window = 32  # frames a training window
+    config.window = 48  # frames a training window
     config.conditions = ("actions", "camera", "light")  # modalities read besides frames
     config.workers = 0  # reader processes (grain only)
     config.corrupt_budget = 8  # records that may be unreadable before the run stops
@@ -90,9 +90,11 @@ def data_config() -> ConfigDict:
 
 def train_config() -> ConfigDict:
     config = ConfigDict()
-    config.batch_size = 8  # windows an update, over all processes
+    config.batch_size = 2  # windows an update, over all processes
     config.steps = 10_000  # updates; 0: as many as train.minutes allows
     config.minutes = 0.0  # wall-clock of training, compile included; fixes steps before update 0
+    # Shares of the run after which the training window doubles, up to data.window. (): always whole.
+    config.window_doublings = (0.4, 0.7)
     config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
     config.log_every = 10  # updates between rows of metrics.jsonl
     config.checkpoint_every = 500  # updates
@@ -255,6 +257,18 @@ def validate(config: ConfigDict) -> ConfigDict:
         raise UserError(
             f"config.optim.warmup={config.optim.warmup} leaves nothing of train.steps={steps}; "
             "lower the warm-up."
+        )
+    doublings = train.window_doublings
+    if list(doublings) != sorted(doublings) or not all(0 < share < 1 for share in doublings):
+        raise UserError(
+            f"config.train.window_doublings={doublings} must be shares of the run, each in (0, 1), "
+            "in rising order."
+        )
+    if config.data.window % 2 ** len(doublings) or config.data.window >> len(doublings) < 2:
+        raise UserError(
+            f"config.data.window={config.data.window} cannot be halved {len(doublings)} times "
+            "(train.window_doublings); choose a multiple of "
+            f"{2 ** len(doublings)} that is at least {2 ** (len(doublings) + 1)}."
         )
     if config.data.workers and config.data.loader == "memory":
         raise UserError(

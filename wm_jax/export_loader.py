@@ -1,4 +1,4 @@
-"""Runs an exported world model with jax, numpy and safetensors alone; it needs no wm_jax.
+"""Runs an exported world model; needs jax, flatbuffers, numpy and safetensors, and no wm_jax.
 
     import load
     model = load.load("exported/a")                  # the folder that this file lies in
@@ -23,6 +23,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import flatbuffers  # noqa: F401, jax.export reads with it
 import jax
 import jax.export
 import jax.numpy as jnp

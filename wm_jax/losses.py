@@ -56,7 +56,7 @@ def symexp(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 def symexp_bins(bins: int) -> Float[Array, " k"]:
-    """``bins`` (odd) values from −symexp(20) to symexp(20), dense near zero, exactly antisymmetric."""
+    """``bins`` (odd) values from −symexp(20) to symexp(20), dense near 0, exactly antisymmetric."""
     half = symexp(jnp.linspace(-20.0, 0.0, bins // 2 + 1))
     return jnp.concatenate([half, -half[:-1][::-1]])
 
@@ -80,9 +80,7 @@ def twohot_cross_entropy(
     return -(twohot(value, bins) * log_p).sum(-1)
 
 
-def twohot_mean(
-    logits: Float[Array, "*lead k"], bins: Float[Array, " k"]
-) -> Float[Array, "*lead"]:
+def twohot_mean(logits: Float[Array, "*lead k"], bins: Float[Array, " k"]) -> Float[Array, "*lead"]:
     """The mean of softmax(logits) over ``bins``.
 
     Bins are summed in pairs of opposite sign: they reach 5e8, and left to right a uniform

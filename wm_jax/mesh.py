@@ -126,7 +126,9 @@ def to_batch(
 
     def signal(name: str, size: int) -> shapes.Signal:
         if name not in arrays:
-            return shapes.Signal(put(np.zeros((*lead, size), np.float32)), put(np.zeros(lead, bool)))
+            return shapes.Signal(
+                put(np.zeros((*lead, size), np.float32)), put(np.zeros(lead, bool))
+            )
         if arrays[name].shape != (*lead, size):
             raise UserError(
                 f"'{name}' of this data set has {arrays[name].shape[-1]} numbers a frame, and the "

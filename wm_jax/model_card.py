@@ -9,6 +9,8 @@ from typing import Any
 
 #: Horizon steps that a card shows, of those that were scored.
 STEPS = (1, 5, 10, 20, 40)
+#: Metrics that a card shows; evaluation/pixel.json has the others.
+METRICS = ("psnr", "position_error", "matched_share")
 
 LIMITS = """\
 ## Limits
@@ -43,8 +45,7 @@ it. `load.py` beside this card runs it with jax alone.
 ## Data
 
 `{world}` at {model["resolution"]} px{version}.
-Trained on {step * train["batch_size"]:,} windows of {data["window"]} frames ({step:,} updates of
-{train["batch_size"]}).
+{step:,} updates of {train["batch_size"]} windows of {data["window"]} frames.
 
 ## Size
 
@@ -55,24 +56,20 @@ Trained on {step * train["batch_size"]:,} windows of {data["window"]} frames ({s
 
 def _scores(rows: Iterable[Mapping[str, Any]]) -> str:
     """One table for each metric: a model a line, a horizon step a column."""
-    tables: dict[tuple, dict[str, dict[int, Mapping]]] = {}
-    for row in rows:
-        if (
-            row["step"] in STEPS
-            and row["value"] is not None
-            and not row.get("control")
-            and not row.get("intervention")
-        ):
-            heading = (row["metric"], row["unit"], row["split"])
-            tables.setdefault(heading, {}).setdefault(row["model"], {})[row["step"]] = row
-    if not tables:
+    shown = [row for row in rows if row["step"] in STEPS and row["value"] is not None]
+    shown = [row for row in shown if row["metric"] in METRICS and not row["control"]]
+    if not shown:
         return "## Scores\n\nNot evaluated yet: run `wm-jax evaluate`, then export again.\n"
     parts = ["## Scores\n", "Mean and 95 % interval over held-out episodes, by horizon step.\n"]
-    for (metric, unit, split), models in tables.items():
-        steps = sorted({step for by_step in models.values() for step in by_step})
-        parts += [f"{metric} ({unit}), {split} split\n", _line(["model", *map(str, steps)])]
-        parts.append(_line(["---"] * (len(steps) + 1)))
-        parts += [_line([m, *(_cell(found.get(s)) for s in steps)]) for m, found in models.items()]
+    steps = sorted({row["step"] for row in shown})
+    for metric in METRICS:
+        found = {(row["model"], row["step"]): row for row in shown if row["metric"] == metric}
+        if found:
+            unit, split = next((row["unit"], row["split"]) for row in found.values())
+            parts += [f"{metric} ({unit}), {split} split\n", _line(["model", *map(str, steps)])]
+            parts.append(_line(["---"] * (len(steps) + 1)))
+        for model in dict.fromkeys(model for model, _ in found):
+            parts.append(_line([model, *(_cell(found.get((model, step))) for step in steps)]))
         parts.append("")
     return "\n".join(parts)
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import window
 from data_pipelines.input import open_loader, open_split
-from wm_jax import budget, checkpoint, optim, train_step
+from wm_jax import budget, checkpoint, curriculum, optim, train_step
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.clips import Clips
@@ -92,6 +92,7 @@ class Run:
             process=(jax.process_index(), jax.process_count()),
             source=source,
         )
+        self._stages = curriculum.stages(config)
         self._validation = validation
         self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep)
         self._saved = self._checkpoints.newest()
@@ -117,15 +118,16 @@ class Run:
             return self._result(step)
         with StopRequest() as stop:
             state = self._restore()
-            update = self._compile(state)
+            updates = self._compile(state)
             self._clips = self._open_clips()
-            self._fix_steps(update, state)
+            self._fix_steps(updates, state)
             rate = optim.learning_rate(self._config.optim, train.steps)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
             late, self._mark = None, (step, time.monotonic())
             with Progress(train.steps, "train", initial=step) as bar:
                 while step < train.steps and not stop.requested:
                     batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
+                    update = updates[curriculum.stage_at(self._stages, step, train.steps)]
                     state, metrics = update(state, batch, np.float32(rate(step)))
                     step += 1
                     self._log(late, rate, bar)
@@ -165,17 +167,24 @@ class Run:
         _tell(f"resuming {self._workdir} after update {self._saved}.")
         return restored.state
 
-    def _compile(self, state: train_step.TrainState) -> Any:
-        """The update as a compiled program; tells what it costs."""
+    def _compile(self, state: train_step.TrainState) -> dict[int, Any]:
+        """The update as a compiled program for each window of the curriculum; tells its cost."""
         batch_size = self._config.train.batch_size // jax.process_count()
         size = (batch_size, self._config.data.window, self._config.model.resolution)
         batch = meshes.shard_batch(window.blank(*size), self._mesh)
-        function = train_step.make_train_step(self._model, self._optimizer, self._config.train.ema)
-        update, cost = train_step.compile_train_step(function, state, batch, self._mesh)
+        updates, seconds = {}, 0.0
+        for _, frames in self._stages:
+            function = train_step.make_train_step(
+                self._model, self._optimizer, self._config.train.ema, frames
+            )
+            updates[frames], cost = train_step.compile_train_step(
+                function, state, batch, self._mesh
+            )
+            seconds += cost.compile_seconds
         _tell(
             f"{cost.parameters / 1e6:.3f} M parameters; an update is {cost.flops / 1e9:.2f} GFLOP "
             f"and {cost.operand_bytes / 1e6:.0f} MB of operands in matrix products, and needs "
-            f"{cost.memory_bytes / 1e6:.0f} MB; compiled in {cost.compile_seconds:.1f} s for "
+            f"{cost.memory_bytes / 1e6:.0f} MB; compiled in {seconds:.1f} s for "
             f"{self._mesh.size} {jax.default_backend()} device(s)."
         )
         if not self._writer.has_tensorboard:
@@ -184,14 +193,14 @@ class Run:
                 f"{self._workdir / 'metrics.jsonl'}."
             )
         self._writer.event("compiled", self._saved or 0, **cost._asdict())
-        return update
+        return updates
 
-    def _fix_steps(self, update: Any, state: train_step.TrainState) -> None:
+    def _fix_steps(self, updates: dict[int, Any], state: train_step.TrainState) -> None:
         """Turns train.minutes into a number of updates, once, and writes the resolved config."""
         train = self._config.train
         if not train.steps:
             clip = self._measure_clip(state)
-            seconds = budget.measure(update, state, self._loader, self._mesh) + clip
+            seconds = clip + self._measure(updates, state)
             left = 60 * train.minutes - (time.monotonic() - self._begin)
             train.steps = budget.updates_in(left, seconds, self._config)
             _tell(
@@ -199,6 +208,14 @@ class Run:
             )
         if jax.process_index() == 0:
             configs.write(self._config, self._workdir)
+
+    def _measure(self, updates: dict[int, Any], state: train_step.TrainState) -> float:
+        """Mean seconds of an update over the whole curriculum."""
+        ends = [share for share, _ in self._stages[1:]] + [1.0]
+        return sum(
+            (end - begin) * budget.measure(updates[frames], state, self._loader, self._mesh)
+            for (begin, frames), end in zip(self._stages, ends, strict=True)
+        )
 
     def _measure_clip(self, state: train_step.TrainState) -> float:
         """An update's share of the seconds that a clip takes. Also draws the untrained model."""

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from wm_jax import flops
+from wm_jax import curriculum, flops
 from wm_jax import mesh as meshes
 from wm_jax.shapes import Batch
 
@@ -77,15 +77,22 @@ def state_shardings(
     return TrainState(whole, whole, weights, moments, None if state.ema is None else weights)
 
 
-def make_train_step(model: Any, optimizer: optax.GradientTransformation, ema: float = 0.0) -> Any:
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    ema: float = 0.0,
+    window: int | None = None,
+) -> Any:
     """``train_step(state, batch, rate) -> (state, metrics)``, to be jitted by `jit_train_step`.
 
-    ``rate`` is the learning rate. Metrics are float32 scalars; loss terms are means over real
-    (unpadded) frames.
+    ``window`` cuts the batch's windows to that many frames (see `curriculum`). ``rate`` is the
+    learning rate. Metrics are float32 scalars; loss terms are means over real (unpadded) frames.
     """
 
     def train_step(state: TrainState, batch: Batch, rate: jax.Array):
         key = jax.random.fold_in(state.key, state.step)
+        if window is not None:
+            batch = curriculum.cut(batch, window)
         compute = jax.value_and_grad(model.loss, has_aux=True)
         (total, terms), grads = compute(state.params, batch, key, state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)

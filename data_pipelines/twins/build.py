@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 from typing import Any
 
@@ -106,6 +107,19 @@ def _is_built(plan: Plan, directory: str) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _shuffle_in_memory():
+    """TFDS spills a split of more than 1 GB to disk while it writes, and needs TensorFlow for that
+    (4.9.10, also with ``disable_shuffling``). Held in memory, a split needs its own size in RAM."""
+    from tensorflow_datasets.core import shuffle
+
+    limit, shuffle.MAX_MEM_BUFFER_SIZE = shuffle.MAX_MEM_BUFFER_SIZE, sys.maxsize
+    try:
+        yield
+    finally:
+        shuffle.MAX_MEM_BUFFER_SIZE = limit
+
+
 def _write(plan: Plan, work: str, directory: str, workers: int, progress: bool) -> None:
     import tensorflow_datasets as tfds
     from absl import logging
@@ -120,7 +134,8 @@ def _write(plan: Plan, work: str, directory: str, workers: int, progress: bool) 
             name=plan.world.removeprefix("twins:"), plan=plan, workers=workers, progress=bar.update
         )
         builder = Twins(config=config, data_dir=work, file_format="array_record")
-        builder.download_and_prepare()
+        with _shuffle_in_memory():
+            builder.download_and_prepare()
     logging.set_verbosity(verbosity)
     record = {
         "plan": dataclasses.asdict(plan),

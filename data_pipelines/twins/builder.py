@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from data_pipelines.twins.generate import Episode, make_group
 from data_pipelines.twins.world import VERSION
 
 _SCENES_A_SEED = 10_000_000  # build seed s takes the scenes from s times this on
-_IN_FLIGHT = 4  # finished groups a worker may be ahead of the writer
+_IN_FLIGHT = 2  # finished groups a worker may be ahead of the writer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,8 @@ def generate_groups(plan: Plan, split: str, workers: int) -> Iterator[list[Episo
         return
     # spawn: fork is unsafe once threads run (a reader's, jax's)
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    quiet = (signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C is the parent's to handle
+    with concurrent.futures.ProcessPoolExecutor(workers, context, *quiet) as pool:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         try:
             for number in jobs:

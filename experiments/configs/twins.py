@@ -19,24 +19,51 @@ from ml_collections import ConfigDict
 
 from wm_jax.config import base_config, change, pick
 
-QUICKSTART = {
+#: Muon learned twice as much an update as AdamW in two-minute trials on twins:motion.
+GRID = {
+    "optim.name": "muon",
+    "optim.learning_rate": 8e-3,
+    "optim.warmup": 200,
+    "optim.final_fraction": 0.02,
+    "optim.weight_decay": 0.01,
+}
+QUICKSTART = GRID | {
     "data.directory": "data/quickstart",
     "model.resolution": 32,
     "model.patch": 4,
+    "model.dynamics.hidden": 96,
+    "data.window": 24,
+    "train.batch_size": 4,
+    "train.window_doublings": (0.6,),
     "train.steps": 0,
     "train.minutes": 5.0,
 }
-SMALL = {
+SMALL = GRID | {
     "data.directory": "data/motion",
     "train.steps": 0,
     "train.minutes": 75.0,
+    "train.checkpoint_every": 2_000,
+    "train.clip_every": 5_000,
+}
+#: DreamerV3's setting where it is not a field of the backbone: whole windows, LaProp, AGC.
+RSSM = {
+    "model.name": "rssm",
+    "model.embed": 16,
+    "train.window_doublings": (),
+    "train.batch_size": 8,
+    "data.window": 32,
+    "optim.name": "laprop",
+    "optim.clip": "agc",
+    "optim.clip_value": 0.3,
+    "optim.learning_rate": 1e-3,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "debug": QUICKSTART
     | {
         "data.directory": "data/debug",
         "data.window": 8,
-        "model.loss.context_high": 4,
+        "train.window_doublings": (0.5,),
+        "model.loss.context_low": 2,
         "train.batch_size": 4,
         "train.steps": 20,
         "train.minutes": 0.0,
@@ -51,7 +78,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "quickstart": QUICKSTART,
     "small": SMALL,
     "small_full": SMALL | {"data.directory": "data/full"},
-    "small_rssm": SMALL | {"model.name": "rssm"},
+    "small_rssm": SMALL | RSSM,
 }
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipelines.twins import make_episode
+from wm_jax.config import base_config
+from wm_jax.evaluation.judge import Run, judge
 from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.twins_world import TwinsWorld
+from wm_jax.models.baselines import CopyLast
 
 
 def twins_world(name: str, resolution: int, episodes: int, length: int) -> TwinsWorld:
@@ -48,3 +54,12 @@ def clips(world, protocol):
 @pytest.fixture(scope="session")
 def instrument(world):
     return Instrument(world.palette, world.resolution)
+
+
+@pytest.fixture(scope="session")
+def judged(world, protocol):
+    """The report and the result of a run whose model is copy-last, judged as any other."""
+    model, params = CopyLast((32, 32)), {"none": np.zeros(3)}
+    run = Run(Path("runs/a"), model, params, base_config(), updates=7)
+    few = dataclasses.replace(protocol, episodes=3)
+    return judge({"default": run}, world, few, "wm-jax evaluate --workdir runs/a")

@@ -27,6 +27,9 @@ def test_the_instrument_holds_on_the_twins(name, resolution):
     for control in ("true", "blur_1", "blur_2", "half_mean_image"):
         assert found["calibration_identity", control] > 0.99
         assert found["calibration_position_error", control] < 0.25 * protocol.unit
+    shapes = {c: value for (metric, c), value in found.items() if metric == "calibration_shape"}
+    assert len(shapes) == (4 if resolution >= 64 else 0)
+    assert all(value > 0.99 for control, value in shapes.items() if control != "blur_2")
     assert {row["model"] for row in rows} == {"instrument"}
 
 

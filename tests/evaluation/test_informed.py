@@ -91,7 +91,7 @@ def test_see_then_simulate_beats_constant_velocity(world, clips, protocol, instr
         better = mean_error(simulated, clips, protocol, step)
         assert better < 0.5 * mean_error(straight, clips, protocol, step)
     assert mean_error(simulated, clips, protocol, 1) < 0.3
-    assert simulated.frames.shape == (len(clips), protocol.horizon, 32, 32, 3)
+    assert simulated.frames.shape == (len(clips.frames), protocol.horizon, 32, 32, 3)
 
 
 def test_refinement_finds_the_middle_of_partly_hidden_objects(world, clips, protocol, instrument):

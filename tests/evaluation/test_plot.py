@@ -44,6 +44,11 @@ def test_a_chart_is_well_formed_and_leaves_gaps_where_nothing_is_known():
     assert "copy <last>" in [text.text.strip() for text in root if text.text]
 
 
+@pytest.mark.parametrize("name", ["copy_last", "copy last", "Copy (last)"])
+def test_a_colour_is_valid_css_whatever_the_name(name):
+    assert plot.colour(name) == "var(--copy-last, var(--line))"
+
+
 def test_a_curve_ends_where_its_number_says():
     """A line from the bottom to the top of a fixed range spans the plot's height."""
     x, y = np.array([0.0, 1.0]), np.array([0.0, 1.0])

@@ -16,6 +16,7 @@ def truth(*objects, steps=1, slots=3):
     """Objects (hue, (x, y), visible share) of one clip that never move."""
     out = Truth(
         hue=np.full((1, steps, slots), -1, np.int32),
+        shape=np.zeros((1, steps, slots), np.int32),
         present=np.zeros((1, steps, slots), bool),
         visible=np.zeros((1, steps, slots), np.float32),
         centroid=np.full((1, steps, slots, 2), np.nan, np.float32),
@@ -33,6 +34,7 @@ def tracks(places, spares=None, steps=1):
         np.zeros((1, steps, HUES), bool),
         np.full((1, steps, HUES, 2), np.nan, np.float32),
         np.zeros((1, steps, HUES), np.float32),
+        np.zeros((1, steps, HUES), np.int64),
         np.zeros((1, steps, HUES), np.int64),
     )
     for hue, place in places.items():
@@ -52,9 +54,7 @@ def test_objects_are_paired_by_hue_not_by_place():
 
 
 def test_errors_are_capped_and_a_miss_costs_the_cap():
-    scores = score_objects(
-        tracks({1: (60, 60)}), truth((1, (5, 5), 1), (2, (10, 10), 1)), PROTOCOL
-    )
+    scores = score_objects(tracks({1: (60, 60)}), truth((1, (5, 5), 1), (2, (10, 10), 1)), PROTOCOL)
     np.testing.assert_allclose(scores.error[0, 0, :2], [16, 16])
     assert scores.found[0, 0].tolist() == [True, False, False]
     assert not scores.matched[0, 0]

@@ -16,6 +16,8 @@ from wm_jax.evaluation.world import Clips, Truth
 
 EVERY = 4  # frames of a clip that are read
 NEAR = 3.0  # world units: an object named right is found within this
+WHOLE = 0.99  # an object is in full sight where the truth shows this share of it
+SHAPES_FROM = 64  # px: at lower resolutions shape is not asked
 
 
 def calibrate(
@@ -29,13 +31,24 @@ def calibrate(
     holds = True
 
     def add(metric: str, unit: str, control: str, estimate: Estimate) -> None:
-        named = {"model": "instrument", "metric": f"calibration_{metric}", "control": control}
-        out.extend(make_rows(estimate, protocol, unit=unit, first_step=0, **named))
+        name = f"calibration_{metric}"
+        row = make_rows(
+            estimate,
+            protocol,
+            model="instrument",
+            metric=name,
+            unit=unit,
+            control=control,
+            first_step=0,
+        )
+        out.extend(row)
 
     for control, changed in _variants(frames, mean_image, protocol.unit):
-        error, identity = _errors(changed, truth, clips.unit, protocol, instrument)
+        error, identity, shape = _errors(changed, truth, clips.unit, protocol, instrument)
         add("position_error", "px", control, error)
         add("identity", "1", control, identity)
+        if protocol.resolution >= SHAPES_FROM:
+            add("shape", "1", control, shape)
         if control == "true":
             holds &= bool(error.value[0] < protocol.calibration)
             holds &= bool(identity.value[0] > protocol.calibration_identity)
@@ -63,10 +76,12 @@ def _errors(
     unit: np.ndarray,
     protocol: Protocol,
     instrument: Instrument,
-) -> tuple[Estimate, Estimate]:
-    """Mean distance of found objects from the centroid of what is visible, px; and the share of
-    objects, true or invented, that are named right and near."""
-    objects = score_objects(instrument.track(frames), truth, protocol)
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Mean distance of found objects from the centroid of what is visible, px; the share of
+    objects, true or invented, that are named right and near; and of objects in full sight, the
+    share whose shape is told right."""
+    tracks = instrument.track(frames)
+    objects = score_objects(tracks, truth, protocol)
     near = objects.found & (objects.error <= NEAR * protocol.unit)
 
     def overall(total: np.ndarray, count: np.ndarray) -> Estimate:
@@ -76,4 +91,7 @@ def _errors(
         return statistics.estimate(statistics.Sums(*sums), protocol.seed)
 
     error = overall((objects.error * objects.found).sum(2), objects.found.sum(2))
-    return error, overall(near.sum(2), objects.asked.sum(2) + objects.invented)
+    identity = overall(near.sum(2), objects.asked.sum(2) + objects.invented)
+    told = np.take_along_axis(tracks.shape, np.where(truth.present, truth.hue, 0), 2)
+    whole = objects.found & (truth.visible >= WHOLE)
+    return error, identity, overall((whole & (told == truth.shape)).sum(2), whole.sum(2))

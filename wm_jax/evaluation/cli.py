@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     from wm_jax.evaluation.report import render
     from wm_jax.evaluation.summary import calibration_line, terminal_table
 
-    _write(scores, json.dumps(result, indent=1, allow_nan=False))
+    _write(scores, to_text(result))
     _write(page, render(report))
     if args.json:
         print(json.dumps(result, allow_nan=False))
@@ -80,6 +80,13 @@ def evaluate(args: argparse.Namespace, command: str) -> tuple[Any, dict[str, Any
         horizon=args.horizon,
     )
     return judge(runs, world, protocol, command)
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """The result as JSON, a row a line."""
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in result["rows"])
+    head = json.dumps({**result, "rows": []}, indent=1, allow_nan=False)
+    return head.removesuffix("[]\n}") + f"[\n{lines}\n]\n}}\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,7 +20,8 @@ from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Clips, World
 
-REFINEMENTS = 4  # times that see-then-simulate corrects the middles of partly hidden objects
+CLEAR = 0.6  # less of an object than this tells its middle badly
+REFINEMENTS = 6  # times that see-then-simulate corrects the middles of partly hidden objects
 FIT_FRAMES = 8  # longest run of frames from which see-then-simulate reads a velocity
 SURE = 4  # shortest run whose velocity it believes more than its own simulation
 STRAIGHT = 0.12  # world units: a run that departs further from free flight had a collision in it
@@ -58,12 +59,15 @@ def look(
     read = np.take_along_axis(tracks.position, slot_hue[..., None], 2)
     read = np.where(seen[..., None], read, 0)
     place = world.to_world(read, scenes)
+    clear = seen
     for _ in range(refinements):
-        shown = world.draw(world.put(scenes, position=place, hue=np.where(seen, hue, -1))).centroid
-        usable = seen & ~np.isnan(shown).any(-1)
-        shown = np.where(usable[..., None], shown, read)
+        drawn = world.draw(world.put(scenes, position=place, hue=np.where(seen, hue, -1)))
+        usable = seen & (drawn.visible > 0)
+        shown = np.where(usable[..., None], drawn.centroid, read)
         place = place + world.to_world(read, scenes) - world.to_world(shown, scenes)
-    return Sight(place, seen)
+        clear = seen & (drawn.visible >= CLEAR)
+    # Slivers are read only of objects of which there is nothing better.
+    return Sight(place, clear | (seen & ~clear.any(1, keepdims=True)))
 
 
 def constant_velocity(
@@ -72,7 +76,7 @@ def constant_velocity(
     """Straight on: least squares on the last three frames in which an object was in sight,
     clipped to the arena."""
     sight = look(clips, world, instrument, protocol.context)
-    known = sight.seen.any(1)
+    known = np.any(sight.seen, axis=1)
     # The last three such frames of each object; fewer where it was seen in fewer.
     rank = np.cumsum(sight.seen[:, ::-1], axis=1)[:, ::-1]
     used = (sight.seen & (rank <= 3))[..., None].astype(np.float64)
@@ -182,6 +186,6 @@ def _state(
     index = np.nonzero(hues >= 0)
     where = (index[0], index[1], hues[index])
     by_hue[where], present[where] = position[index], True
-    blank = np.zeros(shape)
-    stated = Tracks(present, by_hue, blank.astype(np.float32), blank.astype(np.int64))
+    unread = np.full(shape, -1)
+    stated = Tracks(present, by_hue, np.zeros(shape, np.float32), unread, np.zeros_like(unread))
     return Prediction(drawn.frames, stated)

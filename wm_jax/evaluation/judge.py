@@ -100,7 +100,7 @@ def _measure(
     """Scores and errors of each clip, by subject, with a progress bar."""
     scores: dict[str, Scores] = {}
     errors: dict[str, np.ndarray] = {}
-    whole = len(clips) * protocol.horizon
+    whole = len(clips.frames) * protocol.horizon
     with Progress(len(subjects) * whole, "evaluate", "frames") as progress:
         for number, subject in enumerate(subjects):
 

@@ -4,14 +4,16 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fdfdfb; --ink: #1c1d21; --soft: #5d6068; --faint: #e4e4df; --panel: #f5f5f1;
-  --line: #6b7280; --default: #1d4ed8; --rssm: #b4235a; --copy-last: #8a8d94;
+  --line: #6b7280; --tested-1: #1d4ed8; --tested-2: #b4235a; --tested-3: #0e7c86;
+  --tested-4: #7c3aed; --copy-last: #8a8d94;
   --mean-image: #b9a98c; --context-median: #8f7fb8; --constant-velocity: #c2650c;
   --see-then-simulate: #15803d; --good: #15803d; --bad: #b42318;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #131417; --ink: #e9e9e6; --soft: #a0a3ab; --faint: #2c2e34; --panel: #1b1d21;
-    --line: #9ca3af; --default: #7aa2ff; --rssm: #f472a6; --copy-last: #8f939c;
+    --line: #9ca3af; --tested-1: #7aa2ff; --tested-2: #f472a6; --tested-3: #4fd1c5;
+    --tested-4: #b794f6; --copy-last: #8f939c;
     --mean-image: #a8977a; --context-median: #a99ad1; --constant-velocity: #f0a050;
     --see-then-simulate: #5cc98a; --good: #5cc98a; --bad: #ff8a7a;
   }
@@ -32,8 +34,8 @@ p { margin: 6px 0; max-width: 68ch }
 .verdict b { white-space: nowrap }
 figure { margin: 14px 0 0 }
 .scroll { overflow-x: auto }
-.players { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 22px;
-  max-width: 860px }
+.players { display: grid; grid-template-columns: repeat(3, minmax(90px, 1fr)); gap: 28px;
+  max-width: 700px }
 .player h3 { font-size: 14px; font-weight: 600; margin: 0 0 2px }
 .player .note { margin: 0 0 8px }
 .player .rows { display: grid; gap: 6px }
@@ -43,8 +45,8 @@ figure { margin: 14px 0 0 }
   image-rendering: pixelated; transform: translateX(calc(var(--frame) * -100% / var(--frames))) }
 .screen span { position: absolute; left: 6px; bottom: 4px; font-size: 11px; color: #fff;
   text-shadow: 0 0 3px #000, 0 0 3px #000 }
-.controls { display: flex; gap: 12px; align-items: center; margin: 14px 0 0; max-width: 860px }
-.controls input { flex: 1; accent-color: var(--default) }
+.controls { display: flex; gap: 12px; align-items: center; margin: 14px 0 0; max-width: 700px }
+.controls input { flex: 1; accent-color: var(--tested-1) }
 .controls button { font: inherit; font-size: 14px; color: var(--ink); background: var(--panel);
   border: 1px solid var(--faint); border-radius: 6px; padding: 3px 12px; min-width: 74px }
 .controls output { font-size: 14px; color: var(--soft); min-width: 9em;
@@ -54,12 +56,13 @@ table.strip th { font-size: 12px; font-weight: 500; color: var(--soft); padding:
   text-align: center }
 table.strip th[scope=row] { text-align: right; white-space: nowrap }
 table.strip td { padding: 0 }
-table.strip img { display: block; width: 86px; height: 86px; image-rendering: pixelated;
+table.strip img { display: block; width: 96px; height: 96px; image-rendering: pixelated;
   border-radius: 2px }
-table.strip td.shown { opacity: .55 }
+table.strip td.shown { padding-right: 12px }
 .charts { display: grid; gap: 26px 34px;
   grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)) }
-.charts h3 { font-size: 14.5px; font-weight: 600; margin: 0 }
+.charts h3 { font-size: 14.5px; font-weight: 600; margin: 0 0 6px }
+.charts h3 span { font-weight: 400; color: var(--soft); margin-left: 8px }
 svg.chart { width: 100%; height: auto; display: block; overflow: visible }
 svg text { font: 11.5px system-ui, sans-serif; fill: var(--soft) }
 svg .grid { stroke: var(--faint); fill: none } svg .axis { stroke: var(--soft); fill: none }
@@ -70,8 +73,9 @@ svg .leader { fill: none; stroke-width: 1; opacity: .55 }
 table.numbers { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14.5px;
   margin-top: 8px }
 table.numbers caption { text-align: left; font-weight: 600; padding: 18px 0 4px }
+table.numbers caption span { font-weight: 400; color: var(--soft); margin-left: 8px }
 table.numbers th, table.numbers td { padding: 5px 16px 5px 0; text-align: right;
-  border-bottom: 1px solid var(--faint); vertical-align: baseline }
+  border-bottom: 1px solid var(--faint); vertical-align: baseline; white-space: nowrap }
 table.numbers th { font-weight: 500; color: var(--soft) }
 table.numbers th[scope=row] { text-align: left; color: var(--ink); padding-right: 30px }
 table.numbers tr.tested th, table.numbers tr.tested td { font-weight: 650 }
@@ -107,7 +111,8 @@ SCRIPT = """
   };
   slider.addEventListener('input', () => { play(false); show(+slider.value); });
   button.addEventListener('click', () => play(!timer));
-  show(0);
-  play(!matchMedia('(prefers-reduced-motion: reduce)').matches);
+  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  show(still ? Math.min(last, context + 4) : 0);
+  play(!still);
 })();
 """

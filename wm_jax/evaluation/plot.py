@@ -5,6 +5,7 @@ A line of name ``x`` is drawn in the CSS variable ``--x`` (``--line`` where the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -110,8 +111,9 @@ def _grid(place, x_range, y_range, x_label) -> list[str]:
     return parts
 
 
-def _colour(line: Line) -> str:
-    return f"var(--{line.name.replace('_', '-')}, var(--line))"
+def colour(name: str) -> str:
+    """The CSS value in which the line of that name is drawn."""
+    return f"var(--{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}, var(--line))"
 
 
 def _band(line: Line, place) -> str:
@@ -122,7 +124,7 @@ def _band(line: Line, place) -> str:
     _, high = place(line.x[known], line.high[known])
     points = [*zip(x, high, strict=True), *zip(x[::-1], low[::-1], strict=True)]
     path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
-    return f'<path class="band" style="fill:{_colour(line)}" d="M{path}Z"/>'
+    return f'<path class="band" style="fill:{colour(line.name)}" d="M{path}Z"/>'
 
 
 def _curve(line: Line, place) -> str:
@@ -133,7 +135,7 @@ def _curve(line: Line, place) -> str:
             pieces.append(f"{pen}{a:.1f} {b:.1f}")
         pen = "L" if known else "M"
     kind = "curve strong" if line.strong else "curve"
-    return f'<path class="{kind}" style="stroke:{_colour(line)}" d="{"".join(pieces)}"/>'
+    return f'<path class="{kind}" style="stroke:{colour(line.name)}" d="{"".join(pieces)}"/>'
 
 
 def _labels(lines: Sequence[Line], place) -> list[str]:
@@ -147,10 +149,10 @@ def _labels(lines: Sequence[Line], place) -> list[str]:
     spots = spread([y for y, _ in ends], LABEL_GAP, TOP + 4, HEIGHT - BOTTOM)
     x, parts = WIDTH - RIGHT, []
     for (y, line), spot in zip(ends, spots, strict=True):
-        style = f'style="stroke:{_colour(line)}"'
+        style = f'style="stroke:{colour(line.name)}"'
         parts.append(f'<path class="leader" {style} d="M{x + 3} {y:.1f}L{x + 12} {spot:.1f}"/>')
         kind = "name strong" if line.strong else "name"
-        style = f'style="fill:{_colour(line)}"'
+        style = f'style="fill:{colour(line.name)}"'
         parts.append(f'<text class="{kind}" {style} x="{x + 16}" y="{spot + 3.5:.1f}">')
         parts.append(f"{escape(line.label)}</text>")
     return parts

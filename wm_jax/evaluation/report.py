@@ -29,20 +29,14 @@ STRIP_STEPS = (1, 2, 5, 10, 20, 40)
 
 #: metric -> what the page calls it, and the ends of its axis
 TITLES: dict[str, tuple[str, tuple[float | None, float | None]]] = {
-    "position_error": ("Position error of visible objects, px (lower is better)", (0, None)),
-    "matched_share": (
-        "Share of clips with every visible object matched (higher is better)",
-        (0, 1),
-    ),
-    "psnr": ("PSNR, dB (higher is better)", (None, None)),
-    "ssim": ("SSIM (higher is better)", (None, 1)),
-    "position_error_touched": (
-        "Position error of objects that touched something, px (lower is better)",
-        (0, None),
-    ),
-    "missed_share": ("Share of visible objects that were not found (lower is better)", (0, None)),
+    "position_error": ("Position error of visible objects, px", (0, None)),
+    "matched_share": ("Share of clips with every object matched", (0, 1)),
+    "psnr": ("PSNR, dB", (None, None)),
+    "ssim": ("SSIM", (None, 1)),
+    "position_error_touched": ("Position error after a touch, px", (0, None)),
+    "missed_share": ("Share of visible objects not found", (0, None)),
 }
-#: What the terminal and the page's tables show.
+#: What the page's tables show.
 TABLED = ("position_error", "psnr", "ssim", "matched_share", "position_error_touched")
 
 
@@ -171,8 +165,13 @@ def _charts(report: Report) -> str:
     for metric, (title, y_range) in TITLES.items():
         lines = [_line(report, model, metric) for model in models_of(report.rows)]
         svg = plot.chart(lines, x_label="horizon step (frames)", title=title, y_range=y_range)
-        figures.append(f"<figure><h3>{escape(title)}</h3>{svg}</figure>")
+        figures.append(f"<figure><h3>{_titled(metric)}</h3>{svg}</figure>")
     return f'<h2>By horizon</h2>\n<div class="charts">{"".join(figures)}</div>'
+
+
+def _titled(metric: str) -> str:
+    better = "higher is better" if METRICS[metric][1] else "lower is better"
+    return f"{escape(TITLES[metric][0])} <span>{better}</span>"
 
 
 def _line(report: Report, model: str, metric: str) -> plot.Line:
@@ -186,8 +185,14 @@ def _line(report: Report, model: str, metric: str) -> plot.Line:
         return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
 
     x = np.array([row["step"] for row in rows], np.float64)
-    values = (column(name) for name in ("value", "low", "high"))
-    return plot.Line(model, label(model), x, *values, strong=model in report.tested)
+    value, low, high = column("value"), column("low"), column("high")
+    strong = model in report.tested
+    return plot.Line(_style(report, model), label(model), x, value, low, high, strong)
+
+
+def _style(report: Report, model: str) -> str:
+    """Tested models take their colours in order, baselines have one each."""
+    return f"tested_{report.tested.index(model) + 1}" if model in report.tested else model
 
 
 def _tables(report: Report) -> str:
@@ -198,11 +203,13 @@ def _tables(report: Report) -> str:
         body = ""
         for model in models_of(report.rows):
             kind = ' class="tested"' if model in report.tested else ""
-            swatch = f'<span class="swatch" style="background:var(--{label(model)},var(--line))">'
+            swatch = (
+                f'<span class="swatch" style="background:{plot.colour(_style(report, model))}">'
+            )
             cells = "".join(_cell(find(report.rows, model, metric, s)) for s in steps)
             name = f"{swatch}</span>{escape(label(model))}"
             body += f'<tr{kind}><th scope="row">{name}</th>{cells}</tr>'
-        caption = f"<caption>{escape(TITLES[metric][0])}</caption>"
+        caption = f"<caption>{_titled(metric)}</caption>"
         tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
     note = f"{label(CEILING)} is told masses, friction and shapes: a ceiling, not a rival."
     joined = "".join(f'<div class="scroll">{table}</div>' for table in tables)
@@ -234,7 +241,7 @@ def _differences(report: Report) -> str:
                 row = find(report.rows, model, f"{metric}_difference", step, control)
                 cells += _cell(row, "+", _judgement(row, more_is_better))
             body += f'<tr><th scope="row">minus {escape(label(control))}</th>{cells}</tr>'
-        caption = f"<caption>{escape(TITLES[metric][0])}</caption>"
+        caption = f"<caption>{_titled(metric)}</caption>"
         tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
     joined = "".join(f'<div class="scroll">{table}</div>' for table in tables)
     return (

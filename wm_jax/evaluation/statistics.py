@@ -1,7 +1,7 @@
 """Means with 95 % bootstrap intervals, and paired differences of them.
 
 Every number is a ratio of sums: each bootstrap unit (an episode, or a group of twins) brings a sum
-and a count, and the mean over a resample is the sum of its sums over the sum of its counts. So a
+and a weight (how many were summed), and the mean over a resample is the ratio of their sums. So a
 unit in which nothing qualifies weighs nothing, and a mean of ratios cannot happen. All numbers of
 one evaluation share the same resamples: that is what makes differences paired.
 """
@@ -21,7 +21,7 @@ class Sums(NamedTuple):
     """What each unit contributes to a mean, per horizon step."""
 
     total: Float[np.ndarray, "units t"]
-    count: Float[np.ndarray, "units t"]
+    weight: Float[np.ndarray, "units t"]
 
 
 class Estimate(NamedTuple):
@@ -50,7 +50,7 @@ def sums_by_unit(
     number = int(units.max()) + 1
     sums = Sums(np.zeros((number, total.shape[1])), np.zeros((number, total.shape[1])))
     np.add.at(sums.total, units, total)
-    np.add.at(sums.count, units, count)
+    np.add.at(sums.weight, units, count)
     return sums
 
 
@@ -77,9 +77,9 @@ def _interval(draws: Float[np.ndarray, "r t"]) -> tuple[np.ndarray, np.ndarray]:
 def estimate(sums: Sums, seed: int = 0) -> Estimate:
     """The mean per step with its interval."""
     drawn = resamples(len(sums.total), seed)
-    low, high = _interval(_ratio(drawn @ sums.total, drawn @ sums.count))
-    value = _ratio(sums.total.sum(0), sums.count.sum(0))
-    return Estimate(value, low, high, (sums.count > 0).sum(0))
+    low, high = _interval(_ratio(drawn @ sums.total, drawn @ sums.weight))
+    value = _ratio(sums.total.sum(0), sums.weight.sum(0))
+    return Estimate(value, low, high, (sums.weight > 0).sum(0))
 
 
 def difference(first: Sums, second: Sums, seed: int = 0) -> Estimate:
@@ -90,9 +90,9 @@ def difference(first: Sums, second: Sums, seed: int = 0) -> Estimate:
     if first.total.shape != second.total.shape:
         raise ValueError("A paired difference needs the same units and steps on both sides.")
     drawn = resamples(len(first.total), seed)
-    draws = _ratio(drawn @ first.total, drawn @ first.count)
-    draws -= _ratio(drawn @ second.total, drawn @ second.count)
-    value = _ratio(first.total.sum(0), first.count.sum(0))
-    value -= _ratio(second.total.sum(0), second.count.sum(0))
-    both = (first.count > 0) & (second.count > 0)
+    draws = _ratio(drawn @ first.total, drawn @ first.weight)
+    draws -= _ratio(drawn @ second.total, drawn @ second.weight)
+    value = _ratio(first.total.sum(0), first.weight.sum(0))
+    value -= _ratio(second.total.sum(0), second.weight.sum(0))
+    both = (first.weight > 0) & (second.weight > 0)
     return Estimate(value, *_interval(draws), both.sum(0))

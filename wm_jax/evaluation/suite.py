@@ -23,7 +23,7 @@ from wm_jax.evaluation.score import score_objects
 from wm_jax.evaluation.statistics import Sums
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
-from wm_jax.models.baselines import ContextMedian, CopyLast, MeanImage
+from wm_jax.models.baselines import CopyLast
 
 BATCH = 32  # clips predicted at once
 
@@ -69,32 +69,40 @@ def model_subject(name: str, model: shapes.WorldModel, params: PyTree, protocol:
 
     def predict(clips: Clips, sample: int) -> Prediction:
         # Padded to a power of two, so that one program or two serve every batch.
-        filler = (1 << (len(clips) - 1).bit_length()) - len(clips)
+        filler = (1 << (len(clips.frames) - 1).bit_length()) - len(clips.frames)
         pad = lambda x: np.pad(x, [(0, filler)] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
         frames, conditions = jax.tree.map(pad, (clips.frames, clips.conditions))
         key = jax.random.fold_in(jax.random.key(protocol.seed), sample)
-        return Prediction(np.asarray(forward(params, frames, conditions, key))[: len(clips)])
+        return Prediction(np.asarray(forward(params, frames, conditions, key))[: len(clips.frames)])
 
     return Subject(name, predict)
 
 
 def baselines(world: World, instrument: Instrument, protocol: Protocol) -> list[Subject]:
     """The five baselines of every table."""
-    size = (world.resolution, world.resolution)
-    image = world.mean_image().astype(np.float32) / 255
-    told = {
-        "constant_velocity": informed.constant_velocity,
-        "see_then_simulate": informed.see_then_simulate,
-    }
+    image = world.mean_image()
 
-    def informed_subject(name: str) -> Subject:
-        return Subject(name, lambda clips, _: told[name](clips, world, instrument, protocol))
+    def still(pictures: np.ndarray) -> Prediction:
+        return Prediction(np.repeat(pictures[:, None], protocol.horizon, axis=1))
 
+    def mean_image(clips: Clips, _: int) -> Prediction:
+        return still(np.broadcast_to(image, (len(clips.frames), *image.shape)))
+
+    def context_median(clips: Clips, _: int) -> Prediction:
+        median = np.median(clips.frames[:, : protocol.context], axis=1)
+        return still(np.round(median).astype(np.uint8))
+
+    def constant_velocity(clips: Clips, _: int) -> Prediction:
+        return informed.constant_velocity(clips, world, instrument, protocol)
+
+    def see_then_simulate(clips: Clips, _: int) -> Prediction:
+        return informed.see_then_simulate(clips, world, instrument, protocol)
+
+    told = (mean_image, context_median, constant_velocity, see_then_simulate)
+    copy_last = CopyLast((world.resolution, world.resolution))
     return [
-        model_subject("copy_last", CopyLast(size), {}, protocol),
-        model_subject("mean_image", MeanImage(size), {"image": image}, protocol),
-        model_subject("context_median", ContextMedian(size, protocol.context), {}, protocol),
-        *map(informed_subject, told),
+        model_subject("copy_last", copy_last, {}, protocol),
+        *(Subject(predict.__name__, predict) for predict in told),
     ]
 
 
@@ -112,7 +120,9 @@ def take(clips: Clips, index: np.ndarray) -> Clips:
 
 def batches(clips: Clips) -> list[np.ndarray]:
     """Indices of the clips of each batch: always the same ones."""
-    return [np.arange(i, min(i + BATCH, len(clips))) for i in range(0, len(clips), BATCH)]
+    return [
+        np.arange(i, min(i + BATCH, len(clips.frames))) for i in range(0, len(clips.frames), BATCH)
+    ]
 
 
 def measure(
@@ -134,11 +144,10 @@ def measure(
             for sample in range(subject.samples)
         ]
         for name in METRICS:
-            total = sum(scores[name][0] for scores in each)
-            count = sum(scores[name][1] for scores in each)
+            total, count = np.sum([scores[name] for scores in each], axis=0)
             parts[name].append((total, count))
         progress(int(index[-1]) + 1)
-    sums, per_clip = {}, np.zeros(len(clips))
+    sums, per_clip = {}, np.zeros(len(clips.frames))
     for name, pieces in parts.items():
         total, count = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
         sums[name] = Sums(*(statistics.sums_by_unit(x, clips.unit).total for x in (total, count)))
@@ -176,18 +185,26 @@ def table(
 ) -> list[Row]:
     """A row for every subject, metric and step; and for every tested subject its paired difference
     from each other one, with that one's name as ``control``. ``seed`` is the training seed."""
-    out = []
+    out: list[Row] = []
     for model, metrics in scores.items():
         for metric, (unit, _) in METRICS.items():
             estimate = statistics.estimate(metrics[metric], protocol.seed)
             trained = seed if model in tested else None
-            named = {"model": model, "metric": metric, "unit": unit, "seed": trained}
-            out += make_rows(estimate, protocol, **named)
+            out += make_rows(
+                estimate, protocol, model=model, metric=metric, unit=unit, seed=trained
+            )
     for model in tested:
         for control in (name for name in scores if name != model):
             for metric in PAIRED:
                 pair = scores[model][metric], scores[control][metric]
                 estimate = statistics.difference(*pair, protocol.seed)
-                named = {"model": model, "metric": f"{metric}_difference", "control": control}
-                out += make_rows(estimate, protocol, unit=METRICS[metric][0], seed=seed, **named)
+                out += make_rows(
+                    estimate,
+                    protocol,
+                    model=model,
+                    metric=f"{metric}_difference",
+                    unit=METRICS[metric][0],
+                    control=control,
+                    seed=seed,
+                )
     return out

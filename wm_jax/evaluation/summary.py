@@ -63,7 +63,8 @@ def headline(report: Report) -> str:
     if own is None:
         return f"{model} has no score at step {step}."
     text = (
-        f"{step} frame{'s' * (step > 1)} ahead, {model} misplaces objects by {own['value']:.1f} px "
+        f"{step} frame{'s' * (step > 1)} ahead, the model misplaces objects by "
+        f"{own['value']:.1f} px "
         f"({own['low']:.1f}–{own['high']:.1f})"
     )
     told = []

@@ -29,6 +29,9 @@ MASS = 6.0  # least weight in all, in square units
 REACH = 11.0  # pixels farther than this from the middle belong to something else
 RIM = 0.5  # less dense than this share of two neighbours: the rim where their colours mix
 
+SHAPES = ("circle", "square", "triangle")
+TRIANGLE, SQUARE = 0.03, 0.006  # least third and fourth moment, see `_shape`
+
 _CHUNK_PIXELS = 64 * 64 * 64  # read at once, so that the coarse grids stay in cache
 
 
@@ -39,12 +42,14 @@ class Tracks(NamedTuple):
     present:   the hue is in the frame
     position:  centroid of its pixels
     mass:      their weight in px of full colour: the visible area under a light of gain 1
+    shape:     index into `SHAPES`, -1 where the hue is absent; right only of objects in full sight
     spares:    further blobs of the same hue: an object that was doubled
     """
 
     present: Bool[np.ndarray, "f k"]
     position: Float32[np.ndarray, "f k 2"]
     mass: Float32[np.ndarray, "f k"]
+    shape: Int[np.ndarray, "f k"]
     spares: Int[np.ndarray, "f k"]
 
 
@@ -95,6 +100,7 @@ class Instrument:
         pixels = self._coloured(frames)
         seed, density = self._densest(pixels, groups)
         own, mass, position = self._gather(pixels, seed)
+        outline = _shape(_Pixels(*(field[own] for field in pixels)), mass, position, density)
         present = (density >= DENSITY) & (mass >= MASS * self.unit**2)
         present &= ~self._is_rim(position, density, present)
         spares = self._spares(_Pixels(*(field[~own] for field in pixels)), present)
@@ -104,6 +110,7 @@ class Instrument:
             present.reshape(shape),
             position.reshape(*shape, 2),
             np.where(present, mass, 0).astype(np.float32).reshape(shape),
+            np.where(present, outline, -1).reshape(shape),
             spares.reshape(shape),
         )
 
@@ -192,3 +199,28 @@ class Instrument:
             y = np.bincount(group, weight * pixels.y[own], len(seed)) / safe
             middle = np.stack([x, y], -1)
         return own, mass, middle
+
+
+def _shape(
+    pixels: _Pixels,
+    mass: Float[np.ndarray, " g"],
+    middle: Float[np.ndarray, "g 2"],
+    density: Float[np.ndarray, " g"],
+) -> Int[np.ndarray, " g"]:
+    """Each group's index into `SHAPES`, by the moments of z^3 and z^4 with z = x + iy from the
+    middle. A triangle has the third, a square the fourth, a circle none. Both are blind to rotation
+    and, since z^m is harmonic, to any round blur; ``density`` takes a dim light out."""
+    x = pixels.x - middle[pixels.group, 0]
+    y = pixels.y - middle[pixels.group, 1]
+    squared = (x + 1j * y) ** 2
+
+    def moment(power: np.ndarray, order: int) -> Float[np.ndarray, " g"]:
+        weighted = pixels.weight * power
+        real = np.bincount(pixels.group, weighted.real, len(mass))
+        imaginary = np.bincount(pixels.group, weighted.imag, len(mass))
+        size = np.hypot(real, imaginary) / np.maximum(mass, 1e-6) ** (1 + order / 2)
+        return size * density ** (order / 2)
+
+    third = moment(squared * (x + 1j * y), 3)
+    fourth = moment(squared * squared, 4)
+    return np.where(third > TRIANGLE, 2, np.where(fourth > SQUARE, 1, 0))

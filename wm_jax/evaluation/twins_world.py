@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from data_pipelines import window
-from data_pipelines.twins import HUES, open_source, project, render, start
+from data_pipelines.twins import open_source, project, render, start
 from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.source import read_plan
 from data_pipelines.twins.world import ARENA, MAX_OBJECTS
@@ -62,7 +62,6 @@ class TwinsWorld:
     source: Callable[[str, tuple[str, ...]], Sequence[Episode]]
     conditions: tuple[str, ...] = ()
     palette: np.ndarray = dataclasses.field(default_factory=lambda: PALETTE, repr=False)
-    hues: tuple[str, ...] = HUES
 
     def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
         """Windows of the factual episodes of a split. Raises `UserError` if there are none, if they
@@ -101,7 +100,7 @@ class TwinsWorld:
     def _cut(self, episode: Episode, first: int, length: int) -> dict[str, np.ndarray]:
         arrays = window.cut(window.trim(episode, self.conditions), first, length)
         part = slice(first, first + length)
-        for name in ("visible_fraction", "centroid", "contact", "hue", "present"):
+        for name in ("visible_fraction", "centroid", "contact", "hue", "shape", "present"):
             arrays[f"truth/{name}"] = np.asarray(episode[f"truth/{name}"][part])
         arrays["scenes"] = scenes_of(episode)[part]
         arrays["hand_actions"] = np.asarray(episode["actions"][part], np.float32)
@@ -114,7 +113,7 @@ class TwinsWorld:
         if not count:
             raise UserError(f"the training split of {self.name} is empty; build it anew.")
         means = [np.asarray(source[i]["frames"][::8], np.float32).mean(0) for i in range(count)]
-        return np.round(np.mean(means, axis=0)).astype(np.uint8)
+        return np.asarray(np.round(np.mean(means, axis=0)), np.uint8)
 
     def get(self, scenes: Float32[np.ndarray, "*lead k"], field: str) -> np.ndarray:
         """A field of some scenes."""
@@ -163,7 +162,8 @@ class TwinsWorld:
             hand=hand[:2] if hand[2] else None,
         )
         if simulator.hand is not None:
-            simulator.hand.velocity = tuple(map(float, fields["hand_velocity"]))
+            x, y = map(float, fields["hand_velocity"])
+            simulator.hand.velocity = x, y
         simulator.step(action)
         state = simulator.state()
         moved = {name: np.asarray(state[name], np.float32) for name in _MOVING}
@@ -222,10 +222,11 @@ def scenes_of(episode: Episode) -> Float32[np.ndarray, "t k"]:
 def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
     truth = Truth(
         hue=arrays["truth/hue"],
+        shape=arrays["truth/shape"],
         present=arrays["truth/present"],
         visible=arrays["truth/visible_fraction"],
         centroid=arrays["truth/centroid"],
-        touching=arrays["truth/contact"].any(-1),
+        touching=np.any(arrays["truth/contact"], axis=-1),
     )
     return Clips(
         arrays["frames"],
@@ -239,7 +240,7 @@ def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
 
 def open_world(directory: str, resolution: int, conditions: tuple[str, ...]) -> TwinsWorld:
     """The world of a built data set. Raises `UserError` where there is none, or of another size."""
-    plan = read_plan(directory)
+    plan = read_plan(directory)["plan"]
     if plan["resolution"] != resolution:
         raise UserError(
             f"the data set {directory} is {plan['resolution']} px and the model takes "

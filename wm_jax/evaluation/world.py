@@ -24,6 +24,7 @@ class Truth(NamedTuple):
     """
 
     hue: Int[np.ndarray, "r t n"]
+    shape: Int[np.ndarray, "r t n"]
     present: Bool[np.ndarray, "r t n"]
     visible: Float32[np.ndarray, "r t n"]
     centroid: Float32[np.ndarray, "r t n 2"]
@@ -45,9 +46,6 @@ class Clips(NamedTuple):
     scenes: Float32[np.ndarray, "r t k"]
     actions: Float32[np.ndarray, "r t a"]
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
 
 class Drawn(NamedTuple):
     """Scenes as frames, and what of each object can be seen in them (see `Truth`)."""
@@ -61,10 +59,16 @@ class Drawn(NamedTuple):
 class World(Protocol):
     """A world under test. Positions and velocities of scenes are in world units (64 on a side)."""
 
-    name: str
-    resolution: int
-    palette: Float32[np.ndarray, "k 3"]
-    hues: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def resolution(self) -> int: ...
+
+    @property
+    def palette(self) -> Float32[np.ndarray, "k 3"]:
+        """Linear RGB of each hue, as the `Instrument` wants it."""
+        ...
 
     def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
         """Windows of ``length`` frames at ``starts`` of the first ``episodes`` test episodes."""

@@ -1,7 +1,6 @@
-"""Models without learning, behind the same `step` as every other: the floor and the ceiling.
+"""Two models without learning, behind the same `step` as every other: a floor and the truth.
 
-`CopyLast`, `MeanImage` and `ContextMedian` know nothing of motion; `TrueSimulator` is told the true
-state and knows everything. None reads the conditions, but for the simulator, which takes actions.
+`CopyLast` knows nothing of motion; `TrueSimulator` is told the true state and knows everything.
 """
 
 from __future__ import annotations
@@ -17,11 +16,6 @@ from jaxtyping import Array, Bool, Float, Float32, PyTree, UInt8
 from wm_jax.shapes import Conditions, LatentState, PRNGKey
 
 
-def _as_state(carry: PyTree, picture: Float[Array, "b h w c"], step: Array) -> LatentState:
-    """A state whose one token is the picture that `decode` shows."""
-    return LatentState(carry, picture.reshape(picture.shape[0], 1, -1), None, step)
-
-
 @dataclasses.dataclass(frozen=True)
 class CopyLast:
     """Predicts that nothing moves: the last frame seen, for ever. ``size`` is (height, width)."""
@@ -29,8 +23,9 @@ class CopyLast:
     size: tuple[int, int]
 
     def initial(self, params: PyTree, batch_size: int) -> LatentState:
-        picture = jnp.zeros((batch_size, *self.size, 3))
-        return _as_state((), picture, jnp.zeros(batch_size, jnp.int32))
+        pixels = self.size[0] * self.size[1] * 3
+        tokens = jnp.zeros((batch_size, 1, pixels))
+        return LatentState((), tokens, None, jnp.zeros(batch_size, jnp.int32))
 
     def step(
         self,
@@ -40,60 +35,8 @@ class CopyLast:
         frame: Float[Array, "b h w c"] | None = None,
         key: PRNGKey | None = None,
     ) -> LatentState:
-        picture = self.decode(params, state) if frame is None else frame
-        return _as_state((), picture, state.step + 1)
-
-    def decode(self, params: PyTree, state: LatentState) -> Float[Array, "b h w c"]:
-        return state.tokens.reshape(-1, *self.size, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class MeanImage:
-    """Predicts the training set's mean image, ``params["image"]`` (h, w, 3) in [0, 1]."""
-
-    size: tuple[int, int]
-
-    def initial(self, params: PyTree, batch_size: int) -> LatentState:
-        picture = jnp.broadcast_to(params["image"], (batch_size, *self.size, 3))
-        return _as_state((), picture, jnp.zeros(batch_size, jnp.int32))
-
-    def step(
-        self,
-        params: PyTree,
-        state: LatentState,
-        conditions: Conditions,
-        frame: Float[Array, "b h w c"] | None = None,
-        key: PRNGKey | None = None,
-    ) -> LatentState:
-        return state._replace(step=state.step + 1)
-
-    def decode(self, params: PyTree, state: LatentState) -> Float[Array, "b h w c"]:
-        return state.tokens.reshape(-1, *self.size, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class ContextMedian:
-    """Predicts each pixel's median over the last ``window`` frames seen (fewer, if fewer were)."""
-
-    size: tuple[int, int]
-    window: int
-
-    def initial(self, params: PyTree, batch_size: int) -> LatentState:
-        seen = jnp.full((batch_size, self.window, *self.size, 3), jnp.nan)
-        return _as_state(seen, jnp.zeros_like(seen[:, 0]), jnp.zeros(batch_size, jnp.int32))
-
-    def step(
-        self,
-        params: PyTree,
-        state: LatentState,
-        conditions: Conditions,
-        frame: Float[Array, "b h w c"] | None = None,
-        key: PRNGKey | None = None,
-    ) -> LatentState:
-        if frame is None:
-            return state._replace(step=state.step + 1)
-        seen = jnp.concatenate([state.carry[:, 1:], frame[:, None]], axis=1)
-        return _as_state(seen, jnp.nanmedian(seen, axis=1), state.step + 1)
+        tokens = state.tokens if frame is None else frame.reshape(state.tokens.shape)
+        return state._replace(tokens=tokens, step=state.step + 1)
 
     def decode(self, params: PyTree, state: LatentState) -> Float[Array, "b h w c"]:
         return state.tokens.reshape(-1, *self.size, 3)

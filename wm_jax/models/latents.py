@@ -20,7 +20,7 @@ def unimix(logits: Float[Array, "*lead s k"], share: float = 0.01) -> Float[Arra
     return jnp.log((1 - share) * p + share / logits.shape[-1])
 
 
-def gumbel_noise(key: jax.Array | None, shape: tuple[int, ...]) -> Float[Array, "..."]:
+def gumbel_noise(key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
     """Noise for `sample`: standard Gumbel, or zeros (the mode) without a key."""
     return jnp.zeros(shape) if key is None else jax.random.gumbel(key, shape)
 

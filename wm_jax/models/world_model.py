@@ -58,7 +58,8 @@ class LossWeights:
     """How a window is cut and what its terms weigh.
 
     context:    'random' shows each stream only its first c frames, c uniform in [context_low,
-                context_high], and closes the loop on the state for the rest; 'all' shows every frame
+                context_high] but at most half the window, and closes the loop on the state for
+                the rest; 'all' shows every frame
     posterior:  of the squared error of frames decoded after they were seen
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
@@ -66,7 +67,7 @@ class LossWeights:
 
     context: str = "random"
     context_low: int = 3
-    context_high: int = 6
+    context_high: int = 12
     posterior: float = 0.25
     prior: float = 1.0
     kl_dyn: float = 1.0
@@ -138,6 +139,7 @@ class WorldModel:
         """Which frames are shown, and after how many none is."""
         if self.weights.context == "all":
             return jnp.ones((batch, time), bool), time
-        low, high = self.weights.context_low, self.weights.context_high
+        low = self.weights.context_low
+        high = max(low, min(self.weights.context_high, time // 2))
         cut = jax.random.randint(key, (batch, 1), low, high + 1)
         return jnp.arange(time) < cut, min(high, time)

@@ -28,7 +28,6 @@ class BlockDense(nn.Module):
 
     features: int
     blocks: int
-    use_bias: bool = True
     inputs: int | None = None
 
     @nn.compact
@@ -40,7 +39,7 @@ class BlockDense(nn.Module):
         # Blocks lead, so that XLA sees one batched product (twice as fast on a CPU as `...ki,kio`).
         x = jnp.swapaxes(x.reshape(-1, self.blocks, shape[1]), 0, 1) @ kernel
         x = jnp.swapaxes(x, 0, 1).reshape(*lead, self.features)
-        return x + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else x
+        return x + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 def per_block(init):

@@ -41,7 +41,9 @@ def addresses(cells: tuple[int, int]) -> Float[Array, "n 2"]:
     return jnp.stack([x.ravel(), y.ravel()], -1)
 
 
-def neighbourhoods(x: Float[Array, "*lead n d"], cells: tuple[int, int]) -> Float[Array, "*lead n k"]:
+def neighbourhoods(
+    x: Float[Array, "*lead n d"], cells: tuple[int, int]
+) -> Float[Array, "*lead n k"]:
     """Every cell with its eight neighbours, side by side (k = 9 d). Outside the grid is zero."""
     rows, columns = cells
     *lead, n, width = x.shape

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 
 def linear_recurrence(
-    a: Float[Array, "b t *rest"],
-    b: Float[Array, "b t *rest"],
-    start: Float[Array, "b *rest"] | None = None,
-) -> Float[Array, "b t *rest"]:
+    a: Float[Array, "b t ..."],
+    b: Float[Array, "b t ..."],
+    start: Float[Array, "b ..."] | None = None,
+) -> Float[Array, "b t ..."]:
     """All h_t, from h_{-1} = ``start`` (zero by default). a_t = 0 is a reset: exactly h_t = b_t.
 
     On a CPU it is a loop, which does half the arithmetic; elsewhere an associative scan over pairs
@@ -55,8 +55,8 @@ def _by_platform(a, b, reverse):
 
 
 def sequential(
-    a: Float[Array, "b t *rest"], b: Float[Array, "b t *rest"], reverse: bool = False
-) -> Float[Array, "b t *rest"]:
+    a: Float[Array, "b t ..."], b: Float[Array, "b t ..."], reverse: bool = False
+) -> Float[Array, "b t ..."]:
     """One step after the other, from h = 0; ``reverse`` from the last to the first."""
 
     def step(h, inputs):
@@ -69,8 +69,8 @@ def sequential(
 
 
 def parallel(
-    a: Float[Array, "b t *rest"], b: Float[Array, "b t *rest"], reverse: bool = False
-) -> Float[Array, "b t *rest"]:
+    a: Float[Array, "b t ..."], b: Float[Array, "b t ..."], reverse: bool = False
+) -> Float[Array, "b t ..."]:
     """Composes neighbouring steps: (a₂, b₂) ∘ (a₁, b₁) = (a₂ a₁, a₂ b₁ + b₂)."""
 
     def compose(first, second):

@@ -1,18 +1,22 @@
 """A gated recurrence over a grid of cells with local mixing inside the gates.
 
 The state is one vector a cell, h (b, n, d). A step is a prediction and, where a frame is seen, a
-correction, as in a Kalman filter; imagination is the same step without the correction, so the two
-never drift apart:
+correction, as in a Kalman filter; imagination is the same step without the correction, so nothing
+changes for the prediction when frames stop coming:
 
-  predict   r, u = σ(W_g ∗ h + V_g c)          ∗ is a 3×3 convolution over the cells,
-            k    = φ(W_k ∗ (r ⊙ h) + V_k c)     c what the step is told
-            h⁻   = h + u ⊙ (tanh(W_o k) − h)    (ConvGRU, Ballas et al. 2016, eq. 5–8, with a
-                                                 hidden layer k between candidate and gate)
-  correct   g, e = W_e [h⁻, x]                  x the embedding of the frame
-            h    = h⁻ + σ(g) ⊙ (tanh(e) − h⁻)
+  predict   k  = a ⊙ silu(b),  [a, b] = W ∗ norm(h) + V c          ∗: 3×3 over the cells
+            k  ← k + a' ⊙ silu(b'),  [a', b'] = W' norm(k)         as often as ``depth`` says
+            u, v = W_o norm(k)
+            h⁻ = h + σ(u − 1) ⊙ (tanh(v) − h)
+  correct   g, e = W_e [h⁻, x]
+            h  = h⁻ + σ(g) ⊙ (tanh(e) − h⁻)
 
-The posterior reads the carry (the correction sees h⁻), so that what is hidden can live there.
-It is not linear in h, so `scan` is sequential; what doesn't depend on h is hoisted out of it.
+c is what the step is told, x the embedding of the frame. It is a ConvGRU (Ballas et al. 2016) whose
+reset gate became a gated linear unit (Shazeer 2020): products of two linear forms of the
+neighbourhood, which is what shifting a pattern by a velocity needs.
+
+The posterior reads the carry (the correction sees h⁻), so what is hidden can live there. Nothing
+here is linear in h, so `scan` is sequential; what doesn't depend on h is hoisted out of it.
 """
 
 from __future__ import annotations
@@ -27,18 +31,21 @@ from wm_jax.nn.grid import GridMix
 
 
 class GridGRU(nn.Module):
-    """See the module's docstring. ``width`` is d; ``hidden`` is the size of k."""
+    """See the module's docstring. ``width`` is d, ``hidden`` the size of k."""
 
     cells: tuple[int, int]
-    width: int = 48
-    hidden: int = 96
+    width: int = 64
+    hidden: int = 128
+    depth: int = 1
     posterior_reads_carry = True
 
     def setup(self) -> None:
-        self.gates = GridMix(self.cells, 2 * self.width)
-        self.candidate = GridMix(self.cells, self.hidden)
-        self.out = nn.Dense(self.width)
-        self.told_in = nn.Dense(2 * self.width + self.hidden, use_bias=False)
+        self.norm = nn.RMSNorm()
+        self.mix = GridMix(self.cells, 2 * self.hidden)
+        self.blocks = [nn.Dense(2 * self.hidden) for _ in range(self.depth)]
+        self.norms = [nn.RMSNorm() for _ in range(self.depth + 1)]
+        self.out = nn.Dense(2 * self.width)
+        self.told_in = nn.Dense(2 * self.hidden, use_bias=False)
         self.seen_in = nn.Dense(2 * self.width)
         self.correct_in = nn.Dense(2 * self.width, use_bias=False)
 
@@ -62,7 +69,6 @@ class GridGRU(nn.Module):
         keys: jax.Array | None,
     ):
         fresh = self.initial(embeddings.shape[0])
-        seen, told = self.seen_in(embeddings), self.told_in(told)
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
@@ -71,7 +77,7 @@ class GridGRU(nn.Module):
         scan = nn.scan(
             body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
         )
-        return scan(self, carry, (seen, observed, told, is_first))
+        return scan(self, carry, (self.seen_in(embeddings), observed, self.told_in(told), is_first))
 
     def _step(self, h, seen, observed, told):
         prior = self._predict(h, told)
@@ -79,11 +85,11 @@ class GridGRU(nn.Module):
         return h, Output(tokens=h, prior=prior, terms={})
 
     def _predict(self, h, told):
-        told_gates, told_candidate = jnp.split(told[:, None], [2 * self.width], -1)
-        keep, update = jnp.split(self.gates(h) + told_gates, 2, -1)
-        keep, update = nn.sigmoid(keep), nn.sigmoid(update - 1.0)  # starts by mostly keeping
-        hidden = nn.silu(self.candidate(keep * h) + told_candidate)
-        return h + update * (jnp.tanh(self.out(hidden)) - h)
+        hidden = gated(self.mix(self.norm(h)) + told[:, None])
+        for norm, block in zip(self.norms, self.blocks, strict=False):
+            hidden = hidden + gated(block(norm(hidden)))
+        update, value = jnp.split(self.out(self.norms[-1](hidden)), 2, -1)
+        return h + nn.sigmoid(update - 1.0) * (jnp.tanh(value) - h)  # starts by mostly keeping
 
     def _correct(self, prior, seen, observed):
         gate, value = jnp.split(self.correct_in(prior) + seen, 2, -1)
@@ -91,3 +97,9 @@ class GridGRU(nn.Module):
         if observed is not None:
             gate = gate * observed[:, None, None]
         return prior + gate * (jnp.tanh(value) - prior)
+
+
+def gated(x: Float[Array, "*lead two_f"]) -> Float[Array, "*lead f"]:
+    """A gated linear unit: one half times the SiLU of the other (Shazeer 2020)."""
+    value, gate = jnp.split(x, 2, -1)
+    return value * nn.silu(gate)

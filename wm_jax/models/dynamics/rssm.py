@@ -107,7 +107,8 @@ class RSSM(nn.Module):
         stoch = sample(posterior, noise)
         if observed is not None:
             stoch = jnp.where(observed[:, None, None], stoch, sample(prior, noise))
-        return RSSMState(deter, stoch), self._output(deter, stoch, prior, posterior, noise, observed)
+        out = self._output(deter, stoch, prior, posterior, noise, observed)
+        return RSSMState(deter, stoch), out
 
     def scan(
         self,
@@ -118,7 +119,7 @@ class RSSM(nn.Module):
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,
     ) -> tuple[RSSMState, Output]:
-        """Sequential in h. ``observed`` None (every frame is seen) takes the prior out of the scan."""
+        """Sequential in h. ``observed`` None (all frames seen) takes the prior out of the scan."""
         batch, time = is_first.shape
         fresh = self.initial(batch)
         noise = self._noise(keys, batch, time)
@@ -162,9 +163,7 @@ class RSSM(nn.Module):
         x = self.hidden_block(deter) + self.hidden_shared(shared) + told
         x = self.gates(nn.silu(self.hidden_norm(x)))
         gates = x.reshape(*x.shape[:-1], self.blocks, 3, -1)
-        keep, candidate, update = (
-            gates[..., i, :].reshape(deter.shape) for i in range(3)
-        )
+        keep, candidate, update = (gates[..., i, :].reshape(deter.shape) for i in range(3))
         candidate = jnp.tanh(nn.sigmoid(keep) * candidate)
         update = nn.sigmoid(update - 1.0)  # starts by mostly keeping
         return update * candidate + (1 - update) * deter

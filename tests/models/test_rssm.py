@@ -1,0 +1,231 @@
+"""The RSSM against the paper's equations in plain numpy, and the sizes of the 1M model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wm_jax.errors import UserError
+from wm_jax.models.decoder_conv import ConvDecoder, UpsampledConv
+from wm_jax.models.dynamics.rssm import RSSM, RSSMState
+from wm_jax.models.encoder_conv import ConvEncoder
+from wm_jax.models.heads import ContinueHead, RewardHead
+from wm_jax.models.vector_to_grid import VectorToGrid
+
+B, E, K = 3, 5, 4
+SIZES = {"deter": 16, "hidden": 6, "stoch": 3, "classes": 4, "blocks": 4}
+
+
+def perturbed(variables, key=5):
+    """Parameters away from zeros and ones."""
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(key), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@pytest.fixture(scope="module")
+def rssm():
+    module = RSSM(cells=(1, 2), **SIZES)
+    key = jax.random.split(jax.random.key(0), 5)
+    embedding, told = jax.random.normal(key[0], (B, 2, E)), 3 * jax.random.normal(key[1], (B, K))
+    stoch = jax.nn.one_hot(jax.random.randint(key[2], (B, 3), 0, 4), 4)
+    carry = RSSMState(jnp.tanh(jax.random.normal(key[3], (B, 16))), stoch)
+    init = jax.jit(lambda key: module.init(key, carry, embedding, None, told, None, method="step"))
+    return module, perturbed(init(key[4])), carry, embedding, told
+
+
+# The reference: everything on concatenations, as the paper writes it.
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def norm(x, scale):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-4) * scale
+
+
+def layer(p, x):
+    return silu(norm(x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"], p["RMSNorm_0"]["scale"]))
+
+
+def block_gru(p, h, z, c):
+    """One step of the sequence model, block by block."""
+    blocks, size = SIZES["blocks"], h.shape[-1] // SIZES["blocks"]
+    c = c / np.maximum(1, np.abs(c))
+    inputs = np.concatenate([layer(p["deter_in"], h), layer(p["stoch_in"], z)], -1)
+    inputs = np.concatenate([inputs, layer(p["told_in"], c)], -1)
+    shared = np.concatenate([p["hidden_shared"]["kernel"], p["hidden_told"]["kernel"]], 0)
+    hidden = []
+    for i in range(blocks):
+        own = slice(i * size, (i + 1) * size)
+        kernel = np.concatenate([p["hidden_block"]["kernel"][i], shared[:, own]], 0)
+        x = np.concatenate([h[:, own], inputs], -1)
+        hidden.append(x @ kernel + p["hidden_block"]["bias"][own])
+    hidden = silu(norm(np.concatenate(hidden, -1), p["hidden_norm"]["scale"]))
+    new = []
+    for i in range(blocks):
+        own, gates = slice(i * size, (i + 1) * size), slice(3 * i * size, 3 * (i + 1) * size)
+        x = hidden[:, own] @ p["gates"]["kernel"][i] + p["gates"]["bias"][gates]
+        reset, candidate, update = np.split(x, 3, -1)
+        update = sigmoid(update - 1)
+        new.append(update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * h[:, own])
+    return np.concatenate(new, -1)
+
+
+def distribution(p, x):
+    logits = (x @ p["kernel"] + p["bias"]).reshape(-1, SIZES["stoch"], SIZES["classes"])
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return 0.99 * e / e.sum(-1, keepdims=True) + 0.01 / SIZES["classes"]
+
+
+def test_a_step_is_the_papers(rssm):
+    module, variables, carry, embedding, told = rssm
+    p = jax.tree.map(np.float64, variables["params"])
+    h = block_gru(p, np.float64(carry.deter), np.float64(carry.stoch).reshape(B, -1), told)
+    x = layer(p["prior_hidden_1"], layer(p["prior_hidden_0"], h))
+    prior = distribution(p["prior_logits"], x)
+    x = np.concatenate([h, np.float64(embedding).reshape(B, -1)], -1)
+    x = x @ p["posterior_hidden"]["kernel"] + p["posterior_hidden"]["bias"]
+    posterior = distribution(p["posterior_logits"], silu(norm(x, p["posterior_norm"]["scale"])))
+    kl = (posterior * np.log(posterior / prior)).sum((-1, -2))
+
+    new, out = module.apply(variables, carry, embedding, None, told, None, method="step")
+    np.testing.assert_allclose(new.deter, h, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(new.stoch.argmax(-1), posterior.argmax(-1))
+    np.testing.assert_array_equal(out.tokens[:, 0, 16:].reshape(B, 3, 4), new.stoch)
+    guess = out.prior[:, 0, 16:].reshape(B, 3, 4)
+    np.testing.assert_array_equal(guess.argmax(-1), prior.argmax(-1))
+    for term in ("kl_dyn", "kl_rep"):
+        np.testing.assert_allclose(out.terms[term], np.maximum(1, kl), rtol=1e-4)
+    assert kl.max() > 1  # so that the comparison is not of the clipped values alone
+
+
+def test_samples_of_a_step_follow_the_posterior_and_imagined_ones_the_prior(rssm):
+    module, variables, carry, embedding, told = rssm
+    draws = 4000
+
+    def draw(embedding):
+        def one(key):
+            arguments = (carry, embedding, None, told, key)
+            return module.apply(variables, *arguments, method="step")[0].stoch
+
+        return jax.vmap(one)(jax.random.split(jax.random.key(6), draws)).mean(0)
+
+    def probabilities(method, *arguments):
+        return jnp.exp(module.apply(variables, *arguments, method=method))
+
+    h = module.apply(variables, carry, None, None, told, None, method="step")[0].deter
+    seen = module.apply(variables, embedding, method="_seen")
+    for mean, p in (
+        (draw(embedding), probabilities("_posterior", h, seen)),
+        (draw(None), probabilities("_prior", h)),
+    ):
+        assert np.all(np.abs(mean - p) < 5 * np.sqrt(p * (1 - p) / draws) + 1e-6)
+
+
+def test_unseen_frames_cost_nothing(rssm):
+    module, variables, carry, embedding, told = rssm
+    observed = jnp.array([True, False, True])
+    out = module.apply(variables, carry, embedding, observed, told, None, method="step")[1]
+    for term in out.terms.values():
+        assert term[1] == 0 and term[0] >= 1 and term[2] >= 1
+
+
+def count(module, *arguments, **kwargs):
+    made = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, **kwargs))
+    return sum(leaf.size for leaf in jax.tree.leaves(made))
+
+
+def test_parameters_of_the_1m_size():
+    """DreamerV3's own counts at 64 × 64, with two action dimensions: 0.57 M in all."""
+    frames = jnp.zeros((1, 64, 64, 3))
+    encoder, dynamics, decoder = ConvEncoder(), RSSM(cells=(4, 4)), ConvDecoder(64)
+    embedding, tokens = jnp.zeros((1, 16, 16)), jnp.zeros((1, 1, 512 + 32 * 4))
+    step = (dynamics.initial(1), embedding, None, jnp.zeros((1, 2)), None)
+    counts = {
+        "encoder": count(encoder, frames),
+        "dynamics": count(dynamics, *step, method="step"),
+        "decoder": count(decoder, tokens),
+        "reward": count(RewardHead(), tokens),
+        "continue": count(ContinueHead(), tokens),
+    }
+    assert counts == {
+        "encoder": 14_304,
+        "dynamics": 376_448,
+        "decoder": 80_595,
+        "reward": 57_663,
+        "continue": 41_153,
+    }
+    assert 0.565e6 < sum(counts.values()) < 0.575e6
+
+
+def test_encoder_and_decoder_shapes():
+    frames = jnp.linspace(0, 1, 2 * 3 * 16 * 16 * 3).reshape(2, 3, 16, 16, 3)
+    encoder = ConvEncoder(depth=2, mults=(1, 2))
+    variables = encoder.init(jax.random.key(0), frames)
+    embedding = encoder.apply(variables, frames)
+    assert embedding.shape == (2, 3, 16, 4)
+    np.testing.assert_allclose(encoder.apply(variables, frames[:, 1]), embedding[:, 1], atol=1e-5)
+    decoder = ConvDecoder(16, depth=4, mults=(1, 2), deter=16, units=3)
+    tokens = jax.random.normal(jax.random.key(1), (2, 3, 1, 24))
+    images, _ = decoder.init_with_output(jax.random.key(2), tokens)
+    assert images.shape == (2, 3, 16, 16, 3)
+    assert np.all(images > 0) and np.all(images < 1)
+
+
+@pytest.mark.parametrize("resolution", [60, 1024, 32])
+def test_a_resolution_that_does_not_fit_is_refused(resolution):
+    frames = jnp.zeros((1, resolution, resolution, 3))
+    with pytest.raises(UserError, match=f"{resolution}×{resolution} frames halved 4 times"):
+        jax.eval_shape(lambda: ConvEncoder().init(jax.random.key(0), frames))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_upsampled_conv_is_doubling_and_a_convolution(kernel):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    module = UpsampledConv(5, kernel)
+    variables = perturbed(module.init(jax.random.key(1), x))
+    doubled = x.repeat(2, 1).repeat(2, 2)
+    expected = jax.lax.conv_general_dilated(
+        doubled,
+        variables["params"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    expected += variables["params"]["bias"]
+    np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vector_to_grid_keeps_blocks_apart():
+    """Before the norm mixes them, features of block i depend on block i of the vector alone."""
+    module = VectorToGrid((2, 2), features=8, deter=16, blocks=4, units=3)
+    tokens = jax.random.normal(jax.random.key(0), (1, 1, 20))
+    variables = perturbed(module.init(jax.random.key(1), tokens))
+    assert module.apply(variables, tokens).shape == (1, 4, 8)
+
+    def block_sums(tokens):
+        _, state = module.apply(variables, tokens, capture_intermediates=True)
+        x = state["intermediates"]["deter"]["__call__"][0]
+        return x.reshape(4, 4, 2).sum((1, 2))  # blocks, cells, features of a block
+
+    jacobian = jax.jacobian(block_sums)(tokens)[:, 0, 0, :16].reshape(4, 4, 4)
+    np.testing.assert_array_equal(np.any(jacobian, -1), np.eye(4, dtype=bool))
+
+
+def test_heads_start_at_their_priors():
+    tokens = jax.random.normal(jax.random.key(0), (2, 3, 1, 24))
+    reward = RewardHead(units=8)
+    logits, _ = reward.init_with_output(jax.random.key(1), tokens)
+    assert not np.any(reward.mean(logits))
+    loss = reward.loss(logits, jnp.ones((2, 3)))
+    np.testing.assert_allclose(loss, np.full((2, 3), np.log(255)), rtol=1e-5)
+    proceed = ContinueHead(units=8)
+    logit, _ = proceed.init_with_output(jax.random.key(1), tokens)
+    assert logit.shape == proceed.loss(logit, jnp.ones((2, 3))).shape == (2, 3)
