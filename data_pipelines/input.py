@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines import corrupt, window
 from data_pipelines.memory import MemoryLoader, check_fingerprint, content_digest
-from wm_jax.errors import MissingExtra, UserError
+from wm_jax.errors import UserError
 
 
 def open_loader(
@@ -102,7 +102,9 @@ class GrainLoader:
         try:
             import grain
         except ImportError as error:
-            raise MissingExtra("grain", "data") from error
+            raise UserError(
+                "grain is not installed; run pip install grain, or set config.data.loader=memory."
+            ) from error
         index, count = process
         window.fields(conditions)
         if len(source) < count:

@@ -1,1 +1,18 @@
 """Shared by all tests."""
+
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def two_megabytes(tmp_path):
+    """A folder on a file system that holds 2 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -145,18 +146,6 @@ def test_a_workdir_without_checkpoints_is_one_sentence(tmp_path):
         checkpoint.restore_params(tmp_path)
 
 
-@pytest.fixture
-def two_megabytes(tmp_path):
-    """A file system that holds 2 MB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
-
-
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(two_megabytes, setup):
     checkpoints, states = saved(two_megabytes, setup, count=1)
     config, batch, state, step = setup
@@ -180,3 +169,29 @@ def test_the_manifest_lists_every_file(tmp_path, setup):
     listed = set(json.loads((path / "manifest.json").read_text())["files"])
     there = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert listed == there - {"manifest.json"}
+
+
+ON_FOUR = """
+import sys
+import jax
+from pathlib import Path
+from tests import tiny
+assert len(jax.devices()) == 4
+tiny.train(Path(sys.argv[1]), mesh__data=2, mesh__fsdp=2, train__steps=20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_checkpoint_of_four_devices_comes_back_on_one(tmp_path):
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    command = [sys.executable, "-c", ON_FOUR, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone = tmp_path / "alone"
+    tiny.train(alone, train__steps=20)
+    many, one = checkpoint.restore_params(tmp_path)[0], checkpoint.restore_params(alone)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
+    # and the run goes on, on one device
+    assert tiny.train(tmp_path, train__steps=20)["step"] == 20

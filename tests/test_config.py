@@ -56,7 +56,7 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--config.train.ema=1", r"must lie in \[0, 1\)"),
         ("--config.model.patch=7", "patch=7 does not divide model.resolution=64"),
         ("--config.train.steps=0", "train.steps and train.minutes are both 0"),
-        ("--config.optim.warmup=300", "warmup=300 leaves nothing of train.steps=200"),
+        ("--config.train.window_doublings=0.7,0.4", "in rising order"),
         ("--config.data.workers=2", "needs data.loader=grain"),
         ("--config.mesh.fsdp=-1", "at most one of them may be -1"),
     ],

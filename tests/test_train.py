@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -254,8 +255,32 @@ def test_a_corrupt_record_is_told_and_counted(tmp_path, capsys):
     assert all(row["data/corrupt_records"] == 1 for row in tiny.rows(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # inside Orbax
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(
+    two_megabytes, whole, monkeypatch
+):
+    workdir = two_megabytes / "run"
+
+    def fill():
+        while not (workdir / "checkpoints" / "20" / "manifest.json").exists():
+            time.sleep(0.05)
+        free = shutil.disk_usage(two_megabytes).free
+        (two_megabytes / "ballast").write_bytes(os.urandom(free))
+
+    with monkeypatch.context() as patch:
+        on_batch(patch, 22, fill)
+        with pytest.raises(UserError, match=r"the disk (that holds .* )?is full"):
+            tiny.train(workdir)
+    assert max(checkpoint.steps(workdir / "checkpoints")) == 20
+    (two_megabytes / "ballast").unlink()
+    assert tiny.train(workdir)["step"] == 40
+    assert tiny.digest(workdir, 40) == tiny.digest(whole[0], 40)
+    assert tiny.rows(workdir) == tiny.rows(whole[0])
+
+
 def test_without_tensorboard_the_rows_are_written_and_it_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    for name in ("tensorboardX", "tensorboardX.event_file_writer"):
+        monkeypatch.setitem(sys.modules, name, None)
     tiny.train(tmp_path, train__steps=10)
     assert "no TensorBoard files" in capsys.readouterr().err
     assert len(tiny.rows(tmp_path)) == 3

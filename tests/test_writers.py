@@ -45,6 +45,25 @@ def test_events_are_kept(tmp_path):
     assert [line["step"] for line in lines] == [0, 5]
 
 
+def test_tensorboard_reads_the_rows(tmp_path):
+    from tensorboardX.proto import event_pb2
+
+    writer = Writer(tmp_path, step=2)
+    writer.row(3, {"train/loss": 0.5})
+    writer.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # records: length, crc of it, data, crc of that
+        size = int.from_bytes(content[:8], "little")
+        events.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    version, start, row = events
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (3, event_pb2.SessionLog.START)
+    assert (row.step, row.summary.value[0].tag) == (3, "train/loss")
+    assert row.summary.value[0].simple_value == 0.5
+
+
 def test_a_clip_shows_truth_prediction_and_error(tmp_path):
     truth = np.zeros((2, 8, 4, 4, 3), np.float32)
     truth[0] = 0.2

@@ -66,7 +66,8 @@ class Checkpoints:
         arrays = {name: _describe(item) for name, item in items.items()}
         items |= {"data": position, "config": json.loads(configs.to_json(config))}
         try:
-            response = ocp.save_checkpointables_async(path, items, overwrite=True)
+            with _context():
+                response = ocp.save_checkpointables_async(path, items, overwrite=True)
         except (OSError, ValueError) as error:
             raise self._explain(error, path) from error
         self._writer = threading.Thread(target=self._finish, args=(response, path, arrays))
@@ -107,7 +108,8 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), wanted
         )
-        loaded = ocp.load_checkpointables(path, abstract | {"data": None})
+        with _context():
+            loaded = ocp.load_checkpointables(path, abstract | {"data": None})
         weights, rest = loaded["weights"], loaded["optimizer"]
         state = TrainState(**rest, params=weights["params"], ema=weights.get("ema"))
         return Restored(state, loaded["data"], step)
@@ -190,10 +192,21 @@ def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree
             node = node.setdefault(parent, {})
         dtype, _, shape = text.partition(" ")
         node[last] = jax.ShapeDtypeStruct(tuple(json.loads(shape)), dtype, sharding=device)
-    loaded = ocp.load_checkpointables(path, {"weights": abstract, "config": None})
+    with _context():
+        loaded = ocp.load_checkpointables(path, {"weights": abstract, "config": None})
     weights = loaded["weights"]
     config = configs.from_json(json.dumps(loaded["config"]))
     return weights.get("ema", weights["params"]), config, whole
+
+
+def _context() -> ocp.Context:
+    """Orbax with our two JSON items as JSON; by itself it would store each number as an array."""
+    registry = ocp.handlers.local_registry()
+    for name in ("data", "config"):
+        registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    return context
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -49,11 +49,12 @@ class Clips:
             lambda params, batch: predict(model, params, batch, context), out_shardings=whole
         )
 
-    def draw(self, params: PyTree, path: Path) -> dict[str, float]:
-        """Writes ``path``.png and .gif; returns the mean PSNR in dB over the horizon, and at its
-        first step."""
+    def draw(self, params: PyTree, path: Path | None) -> dict[str, float]:
+        """Writes ``path``.png and .gif (None: neither, but every process must take part); returns
+        the mean PSNR in dB over the horizon, and at its first step."""
         prediction = np.asarray(self._predict(params, self._batch))
-        draw_clip(path, self._truth, prediction)
+        if path is not None:
+            draw_clip(path, self._truth, prediction)
         squared = np.square(np.clip(prediction, 0, 1) - self._truth).mean((2, 3, 4))
         psnr = -10 * np.log10(np.maximum(squared, 1e-10))
         if not np.isfinite(psnr).all():

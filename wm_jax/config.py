@@ -93,7 +93,7 @@ def train_config() -> ConfigDict:
     config.batch_size = 2  # windows an update, over all processes
     config.steps = 10_000  # updates; 0: as many as train.minutes allows
     config.minutes = 0.0  # wall-clock of training, compile included; fixes steps before update 0
-    # Shares of the run after which the training window doubles, up to data.window. (): always whole.
+    # Shares of the run after which the training window doubles, up to data.window; (): never.
     config.window_doublings = (0.4, 0.7)
     config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
     config.log_every = 10  # updates between rows of metrics.jsonl
@@ -108,7 +108,7 @@ def optim_config() -> ConfigDict:
     config = ConfigDict()
     config.name = "adamw"  # 'adamw', 'laprop', 'muon' (matrices; AdamW for the rest)
     config.learning_rate = 1e-3  # at its peak
-    config.warmup = 100  # updates, linear from 0
+    config.warmup = 100  # updates, linear from 0; at most a tenth of the run
     config.schedule = "cosine"  # 'constant', 'cosine', 'linear', 'wsd' (flat, then linear)
     config.decay_fraction = 0.2  # share of the run over which 'wsd' decays
     config.final_fraction = 0.0  # learning rate at the end, as a share of the peak
@@ -253,11 +253,6 @@ def validate(config: ConfigDict) -> ConfigDict:
         )
     if not steps and not train.minutes:
         raise UserError("config.train.steps and train.minutes are both 0; set one of them.")
-    if steps and config.optim.warmup >= steps:
-        raise UserError(
-            f"config.optim.warmup={config.optim.warmup} leaves nothing of train.steps={steps}; "
-            "lower the warm-up."
-        )
     doublings = train.window_doublings
     if list(doublings) != sorted(doublings) or not all(0 < share < 1 for share in doublings):
         raise UserError(

@@ -21,8 +21,12 @@ NOT_HIDDEN = ("encoder", "decoder", "conditioning")
 
 
 def learning_rate(config: Any, steps: int) -> Callable[[int], float]:
-    """The rate of each update 0 … steps - 1: linear warm-up times the schedule."""
+    """The rate of each update 0 … steps - 1: linear warm-up times the schedule.
+
+    The warm-up is at most a tenth of the run, so that a short run learns too.
+    """
     peak, final = config.learning_rate, config.final_fraction
+    warmup = min(config.warmup, steps // 10)
 
     def decay(progress: float) -> float:
         """1 at the start, 0 at the end."""
@@ -35,7 +39,7 @@ def learning_rate(config: Any, steps: int) -> Callable[[int], float]:
         return 1.0
 
     def rate(step: int) -> float:
-        warm = min(1.0, (step + 1) / (config.warmup + 1))
+        warm = min(1.0, (step + 1) / (warmup + 1))
         progress = min(1.0, step / max(steps, 1))
         return peak * warm * (final + (1 - final) * decay(progress))
 

@@ -31,7 +31,7 @@ def trace(
     marker = _spec((b,), jnp.uint8)
     state = jax.eval_shape(border.initial, flat, marker)
     frame = (resolution, resolution, 3)
-    stochastic = border.uses_key()
+    stochastic = border.uses_key(resolution)
     random = (_spec((2,), jnp.uint32), _spec((), bool)) if stochastic else ()
     arguments = {
         "initial": (marker,),
@@ -87,15 +87,16 @@ class _Border:
     def decode(self, weights: Flat, state) -> jax.Array:
         return self.model.decode(unflatten(weights), self._state(state)).astype(jnp.float32)
 
-    def uses_key(self) -> bool:
-        """Whether a step reads its key. Seen in the trace, not asked of the model."""
+    def uses_key(self, resolution: int) -> bool:
+        """Whether a step reads its key, imagining or observing; seen in the trace."""
+        frame = jnp.zeros((1, resolution, resolution, 3))
 
-        def step(key, weights):
+        def steps(key, weights):
             state = self._flat(self.model.initial(unflatten(weights), 1))
             told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), _told(1))
-            return self._step(weights, state, told, None, key)
+            return [self._step(weights, state, told, seen, key) for seen in (None, frame)]
 
-        jaxpr = jax.make_jaxpr(step)(jax.random.key(0), self.weights).jaxpr
+        jaxpr = jax.make_jaxpr(steps)(jax.random.key(0), self.weights).jaxpr
         return any(jaxpr.invars[0] is used for eqn in jaxpr.eqns for used in eqn.invars)
 
     def _step(self, weights: Flat, state, told, frame, key) -> shapes.LatentState:

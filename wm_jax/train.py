@@ -7,7 +7,10 @@ that was never stopped.
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
+import logging
 import os
 import sys
 import time
@@ -60,11 +63,19 @@ def train(
     ``model`` replaces the one that the config names; ``source`` and ``validation`` replace the
     splits on disk by episodes at hand. Raises `UserError` for anything a user can mend.
     """
-    run = Run(config, Path(workdir), model, source, validation)
     try:
-        return run.train()
-    finally:
-        run.close()
+        run = Run(config, Path(workdir), model, source, validation)
+        try:
+            return run.train()
+        finally:
+            run.close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk that holds {workdir} is full; free some space and run the same command: it "
+            "goes on from the newest whole checkpoint."
+        ) from error
 
 
 class Run:
@@ -98,7 +109,8 @@ class Run:
         self._saved = self._checkpoints.newest()
         for note in self._checkpoints.notes:
             _tell(note)
-        self._writer = Writer(workdir, self._saved or 0)
+        self._first = jax.process_index() == 0  # of several processes one writes and tells
+        self._writer = Writer(workdir if self._first else None, self._saved or 0)
         self._clips: Clips | None = None
         self._corrupt_told: set[int] = set()
         self._mark = (0, 0.0)  # update and time from which the speed is reckoned
@@ -124,7 +136,8 @@ class Run:
             rate = optim.learning_rate(self._config.optim, train.steps)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
             late, self._mark = None, (step, time.monotonic())
-            with Progress(train.steps, "train", initial=step) as bar:
+            stream = sys.stderr if self._first else io.StringIO()
+            with Progress(train.steps, "train", initial=step, stream=stream) as bar:
                 while step < train.steps and not stop.requested:
                     batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
                     update = updates[curriculum.stage_at(self._stages, step, train.steps)]
@@ -206,7 +219,7 @@ class Run:
             _tell(
                 f"{train.steps} updates of {1e3 * seconds:.0f} ms fit in {train.minutes} minutes."
             )
-        if jax.process_index() == 0:
+        if self._first:
             configs.write(self._config, self._workdir)
 
     def _measure(self, updates: dict[int, Any], state: train_step.TrainState) -> float:
@@ -224,7 +237,7 @@ class Run:
         begin = 0.0
         for _ in range(2):  # the first one compiles
             begin = time.monotonic()
-            self._clips.draw(state.params, self._workdir / "clips" / "000000")
+            self._clips.draw(state.params, self._clip_path(0))
         return (time.monotonic() - begin) / self._config.train.clip_every
 
     def _next_batch(self, step: int, bar: Progress) -> dict[str, np.ndarray]:
@@ -294,11 +307,15 @@ class Run:
         train = self._config.train
         return self._clips is not None and (step % train.clip_every == 0 or step == train.steps)
 
+    def _clip_path(self, step: int) -> Path | None:
+        return self._workdir / f"clips/{step:06d}" if self._first else None
+
     def _draw_clip(self, state: train_step.TrainState, step: int) -> None:
         assert self._clips is not None
         weights = state.params if state.ema is None else state.ema
         begin = time.monotonic()
-        self._writer.row(step, self._clips.draw(weights, self._workdir / f"clips/{step:06d}"))
+        values = self._clips.draw(weights, self._clip_path(step))
+        self._writer.row(step, values)
         self._mark = (self._mark[0], self._mark[1] + time.monotonic() - begin)
 
     def _save(self, state: train_step.TrainState, step: int) -> None:
@@ -325,7 +342,8 @@ def _build(config: ConfigDict) -> Any:
 
 def _tell(text: str) -> None:
     """To stderr: stdout belongs to --json."""
-    print(text, file=sys.stderr, flush=True)
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -345,6 +363,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = configs.load(arguments.config, overrides)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/wm_jax").expanduser()))
+    # Orbax's threads log a traceback for what `Checkpoints` tells in one sentence.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     result = train(config, arguments.workdir)
     if arguments.json:
         print(json.dumps(result))

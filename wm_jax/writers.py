@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Float
@@ -17,10 +19,16 @@ class Writer:
     and, where tensorboardX is installed, ``tensorboard/``.
 
     Rows after ``step`` are dropped: a run that resumes there writes them again. Keys ``time/…`` are
-    the only ones that differ between two runs of one config.
+    the only ones that differ between two runs of one config. Without a workdir nothing is kept.
     """
 
-    def __init__(self, workdir: Path, step: int = 0):
+    def __init__(self, workdir: Path | None, step: int = 0):
+        self._board: _Board | None = None
+        self._metrics: TextIO
+        self._events: TextIO
+        if workdir is None:
+            self._metrics = self._events = io.StringIO()
+            return
         workdir.mkdir(parents=True, exist_ok=True)
         _truncate(workdir / "metrics.jsonl", step)
         self._metrics = (workdir / "metrics.jsonl").open("a")
@@ -36,8 +44,8 @@ class Writer:
         row = {"step": step} | {name: float(value) for name, value in values.items()}
         self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
         self._metrics.flush()
-        for name, value in values.items() if self._board is not None else ():
-            self._board.add_scalar(name, float(value), step)
+        if self._board is not None:
+            self._board.row(step, values)
 
     def event(self, kind: str, step: int, **what: Any) -> None:
         row = {"time": round(time.time(), 3), "step": step, "event": kind} | what
@@ -45,10 +53,10 @@ class Writer:
         self._events.flush()
 
     def close(self) -> None:
-        self._metrics.close()
-        self._events.close()
-        if self._board is not None:
-            self._board.close()
+        with contextlib.ExitStack() as files:  # all of them, also where one raises
+            for file in (self._metrics, self._events, self._board):
+                if file is not None:
+                    files.callback(file.close)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -63,21 +71,44 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _truncate(path: Path, step: int) -> None:
-    rows = read_rows(path)
-    if rows:
-        kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+    if path.exists():
+        kept = "".join(json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= step)
         partial = path.with_suffix(".partial")
         partial.write_text(kept)
         partial.replace(path)
 
 
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A tensorboardX writer, or None where the package is missing."""
+class _Board:
+    """A TensorBoard event file, written at once and in this thread: its errors are ours to tell."""
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._file = EventsWriter(str(folder / "events"), f".{step}")
+        # Hides what a run before this one wrote after ``step``.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=step + 1, session_log=start)
+
+    def row(self, step: int, values: Mapping[str, float]) -> None:
+        value = [self._summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()]
+        self._write(step=step, summary=self._summary(value=value))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **what: Any) -> None:
+        self._file.write_event(self._event(wall_time=time.time(), **what))
+
+
+def _tensorboard(folder: Path, step: int) -> _Board | None:
+    """None where tensorboardX is missing."""
     try:
-        from tensorboardX import SummaryWriter
+        return _Board(folder, step)
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1, write_to_disk=True)
 
 
 def draw_clip(

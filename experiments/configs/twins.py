@@ -1,12 +1,13 @@
 """Worlds of moving objects: the built-in data set, from a smoke test to the default model.
 
-| variant      | data (`wm-jax data build …`)                       | time on two cores |
-| ------------ | -------------------------------------------------- | ----------------- |
-| debug        | twins:motion --resolution 32 --out data/debug      | seconds           |
-| quickstart   | twins:motion --resolution 32 --out data/quickstart | 5 minutes         |
-| small        | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
-| small_full   | twins:full   --resolution 64 --out data/full       | 75 minutes        |
-| small_rssm   | as small, with DreamerV3's RSSM                    | 75 minutes        |
+| variant         | data (`wm-jax data build …`)                       | time on two cores |
+| --------------- | -------------------------------------------------- | ----------------- |
+| debug           | twins:motion --resolution 32 --out data/debug      | seconds           |
+| quickstart      | twins:motion --resolution 32 --out data/quickstart | 5 minutes         |
+| quickstart_rssm | as quickstart, with DreamerV3's RSSM               | 5 minutes         |
+| small           | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
+| small_full      | twins:full   --resolution 64 --out data/full       | 75 minutes        |
+| small_rssm      | as small, with DreamerV3's RSSM                    | 75 minutes        |
 
     wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
 """
@@ -76,6 +77,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "eval.horizon": 8,
     },
     "quickstart": QUICKSTART,
+    "quickstart_rssm": QUICKSTART | RSSM | {"data.window": 32},
     "small": SMALL,
     "small_full": SMALL | {"data.directory": "data/full"},
     "small_rssm": SMALL | RSSM,

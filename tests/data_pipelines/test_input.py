@@ -216,6 +216,12 @@ def test_a_batch_that_processes_do_not_divide_is_refused():
         open_loader(config, batch_size=5, seed=0, process=(0, 2), source=EPISODES)
 
 
+def test_a_missing_grain_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(UserError, match=r"grain is not installed; .*data\.loader=memory"):
+        make(GrainLoader)
+
+
 def test_memory_needs_neither_grain_nor_tfds_nor_jax():
     code = (
         "import sys\n"

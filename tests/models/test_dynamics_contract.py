@@ -1,12 +1,11 @@
 """Every backbone in the registry keeps the contract of `wm_jax.models.dynamics.contract`."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.quick import quick_jit, random_variables
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.shapes import time_major
@@ -20,9 +19,6 @@ OBSERVED = {
     "context": np.broadcast_to(np.arange(T) < CUT, (B, T)),
     "by stream": np.random.default_rng(1).random((B, T)) < 0.5,
 }
-
-#: Most of the time here goes to compiling programs that run once, so LLVM's optimiser stays off.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 #: Small sizes, to be quick. A backbone that isn't listed is tested at its defaults.
 SMALL = {
@@ -50,18 +46,11 @@ class Case:
         self.told = random.normal(size=(B, T, K)).astype(np.float32)
         self.keys = jax.random.split(jax.random.key(0), T)
         self.start = self.module.initial(B)
-        self.variables = quick_jit(self._make)(jax.random.key(1))
+        inputs = (self.start, self.embeddings[:, 0], None, self.told[:, 0], None)
+        self.variables = random_variables(self.module, *inputs, method="step")
         self._step = quick_jit(lambda v, *a: self.module.apply(v, *a, method="step"))
         self._scan = quick_jit(lambda v, *a: self.module.apply(v, *a, method="scan"))
         self._gradients = quick_jit(self._gradients_at_cut)
-
-    def _make(self, key):
-        """Parameters away from their initial values, where zeros could hide a mistake."""
-        inputs = (self.start, self.embeddings[:, 0], None, self.told[:, 0], None)
-        leaves, tree = jax.tree.flatten(self.module.init(key, *inputs, method="step"))
-        keys = jax.random.split(key, len(leaves))
-        noisy = [x + 0.1 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-        return jax.tree.unflatten(tree, noisy)
 
     def scan(self, embeddings=None, observed="all", is_first=None, keys=None, carry=None):
         embeddings = self.embeddings if embeddings is None else embeddings

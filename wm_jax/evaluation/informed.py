@@ -20,7 +20,7 @@ from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Clips, World
 
-CLEAR = 0.6  # less of an object than this tells its middle badly
+CLEAR = 0.5  # less of an object than this tells its middle badly
 REFINEMENTS = 6  # times that see-then-simulate corrects the middles of partly hidden objects
 FIT_FRAMES = 8  # longest run of frames from which see-then-simulate reads a velocity
 SURE = 4  # shortest run whose velocity it believes more than its own simulation
@@ -66,8 +66,8 @@ def look(
         shown = np.where(usable[..., None], drawn.centroid, read)
         place = place + world.to_world(read, scenes) - world.to_world(shown, scenes)
         clear = seen & (drawn.visible >= CLEAR)
-    # Slivers are read only of objects of which there is nothing better.
-    return Sight(place, clear | (seen & ~clear.any(1, keepdims=True)))
+    # Slivers are read only of objects of which there is little better.
+    return Sight(place, clear | (seen & (clear.sum(1, keepdims=True) < SURE)))
 
 
 def constant_velocity(

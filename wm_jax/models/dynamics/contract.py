@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
     tokens: Float[Array, "b *t n d"]
     prior: Float[Array, "b *t n d"]
-    terms: dict[str, Float[Array, b *t]]
+    terms: dict[str, Float[Array, b * t]]
 
 
 class Dynamics(Protocol):
