@@ -93,7 +93,8 @@ def test_the_backbone_keeps_the_contract(tmp_path):
     contract = "tests/models/test_dynamics_contract.py"
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "register", contract, "-k", "leaky"],
+        [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "register", contract]
+        + ["-k", "leaky"],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": paths},
         capture_output=True,

@@ -14,7 +14,8 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 def random_variables(module, *arguments, gain: float = 1.0, **options):
     """Variables of a module, drawn without running its initialisers: kernels with variance
     gain² / fan-in, the rest away from the zeros and ones of a start, which could hide a mistake."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, **options))
+    init = functools.partial(module.init, **options)
+    shapes = jax.eval_shape(init, jax.random.key(0), *arguments)
     random = np.random.default_rng(0)
 
     def draw(path, leaf):

@@ -1,5 +1,7 @@
 """Every backbone in the registry keeps the contract of `wm_jax.models.dynamics.contract`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,11 @@ from wm_jax.shapes import time_major
 B, T, CELLS, E, K = 3, 6, (2, 3), 5, 4
 CUT = 3  # where windows are reset or stop being observed
 
-SEEN, NO_RESET = np.ones((B, T), bool), np.zeros((B, T), bool)
+SEEN, NO_RESET = jnp.ones((B, T), bool), jnp.zeros((B, T), bool)
 OBSERVED = {
-    "all": SEEN,
-    "context": np.broadcast_to(np.arange(T) < CUT, (B, T)),
-    "by stream": np.random.default_rng(1).random((B, T)) < 0.5,
+    "all": None,
+    "context": jnp.asarray(np.broadcast_to(np.arange(T) < CUT, (B, T))),
+    "by stream": jnp.asarray(np.random.default_rng(1).random((B, T)) < 0.5),
 }
 
 #: Small sizes, to be quick. A backbone that isn't listed is tested at its defaults.
@@ -32,7 +34,7 @@ def at_first(t: int, stream=slice(None)):
     """``is_first`` with a start at t."""
     is_first = np.zeros((B, T), bool)
     is_first[stream, t] = True
-    return is_first
+    return jnp.asarray(is_first)
 
 
 class Case:
@@ -42,8 +44,8 @@ class Case:
         self.module = DYNAMICS[name](cells=CELLS, **SMALL.get(name, {}))
         random = np.random.default_rng(0)
         shape = (B, T, CELLS[0] * CELLS[1], E)
-        self.embeddings = random.normal(size=shape).astype(np.float32)
-        self.told = random.normal(size=(B, T, K)).astype(np.float32)
+        self.embeddings = jnp.asarray(random.normal(size=shape), jnp.float32)
+        self.told = jnp.asarray(random.normal(size=(B, T, K)), jnp.float32)
         self.keys = jax.random.split(jax.random.key(0), T)
         self.start = self.module.initial(B)
         inputs = (self.start, self.embeddings[:, 0], None, self.told[:, 0], None)
@@ -52,9 +54,8 @@ class Case:
         self._scan = quick_jit(lambda v, *a: self.module.apply(v, *a, method="scan"))
         self._gradients = quick_jit(self._gradients_at_cut)
 
-    def scan(self, embeddings=None, observed="all", is_first=None, keys=None, carry=None):
+    def scan(self, embeddings=None, observed=None, is_first=None, keys=None, carry=None):
         embeddings = self.embeddings if embeddings is None else embeddings
-        observed = SEEN if isinstance(observed, str) else observed
         is_first = NO_RESET if is_first is None else is_first
         carry = self.start if carry is None else carry
         return self._scan(self.variables, carry, embeddings, observed, self.told, is_first, keys)
@@ -102,7 +103,8 @@ def test_scan_is_repeated_step(case, watched, sampled):
     for t in range(T):
         carry = reset(carry, case.start, is_first[:, t])
         key = None if keys is None else keys[t]
-        carry, one = case.step(carry, t, case.embeddings[:, t], observed[:, t], key)
+        seen = None if observed is None else observed[:, t]
+        carry, one = case.step(carry, t, case.embeddings[:, t], seen, key)
         steps.append(one)
     assert_close(out, jax.tree.map(lambda *x: np.stack(x, 1), *steps))
     assert_close(last, carry)
@@ -128,19 +130,16 @@ def test_scan_has_the_gradients_of_repeated_step(case):
     assert_close(a, b, 1e-3)
 
 
-def test_all_seen_needs_no_flags(case):
-    """``observed`` None, all True, and a step without flags agree."""
-    carry, out = case.scan(keys=case.keys)
-    _, unflagged = case.scan(observed=None, keys=case.keys)
-    assert_close(out, unflagged)
-    one = case.step(case.start, 0, case.embeddings[:, 0], None, case.keys[0])[1]
-    assert_close(jax.tree.map(lambda x: x[:, 0], out), one)
+def test_flags_that_are_all_true_change_nothing(case):
+    a = case.scan(is_first=at_first(CUT, 1), keys=case.keys)
+    b = case.scan(is_first=at_first(CUT, 1), keys=case.keys, observed=SEEN)
+    assert_close(a, b)
 
 
 @pytest.mark.parametrize("watched", sorted(OBSERVED))
 def test_nothing_crosses_a_reset(case, watched):
     """Bit for bit, what was before a reset does not matter, nor does the carry at the start."""
-    other = np.concatenate([-3 * case.embeddings[:, :CUT], case.embeddings[:, CUT:]], 1)
+    other = case.embeddings.at[:, :CUT].multiply(-3)
     carry = jax.tree.map(lambda x: x + jnp.ones_like(x), case.start)
     window = {"is_first": at_first(CUT), "keys": case.keys, "observed": OBSERVED[watched]}
     _, a = case.scan(**window)
@@ -177,7 +176,7 @@ def test_posterior_reads_carry_as_declared(case):
 
 def test_unseen_frames_do_not_matter(case):
     observed = OBSERVED["by stream"]
-    other = np.where(observed[..., None, None], case.embeddings, np.float32(1e3))
+    other = jnp.where(observed[..., None, None], case.embeddings, 1e3)
     a = case.scan(observed=observed, keys=case.keys)
     b = case.scan(embeddings=other, observed=observed, keys=case.keys)
     assert_same(a, b)
@@ -185,7 +184,7 @@ def test_unseen_frames_do_not_matter(case):
 
 def test_imagination_is_a_step_that_sees_nothing(case):
     carry, _ = case.scan(keys=case.keys)
-    nobody = np.zeros(B, bool)
+    nobody = jnp.zeros(B, bool)
     blind = case.step(carry, 0, case.embeddings[:, 0], nobody, case.keys[0])
     imagined = case.step(carry, 0, None, None, case.keys[0])
     assert_close(imagined, blind, 1e-6)
@@ -218,6 +217,7 @@ def test_parameters_are_float32_and_a_scan_makes_the_same_as_a_step(case):
     leaves = jax.tree.leaves(case.variables)
     assert leaves and all(leaf.dtype == jnp.float32 for leaf in leaves)
     window = (case.start, case.embeddings, SEEN, case.told, NO_RESET, case.keys)
-    made = jax.eval_shape(lambda: case.module.init(jax.random.key(0), *window, method="scan"))
+    init = functools.partial(case.module.init, method="scan")
+    made = jax.eval_shape(init, jax.random.key(0), *window)
     shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)  # noqa: E731
     assert shapes(made) == shapes(case.variables)

@@ -19,11 +19,10 @@ def window():
     """A module, its parameters, and a window in which the last frames are not observed."""
     module = GridLinear(cells=(2, 3), width=8, hidden=8, layers=1)
     random = np.random.default_rng(0)
-    embeddings = random.normal(size=(B, T, 6, 5)).astype(np.float32)
-    told = random.normal(size=(B, T, 4)).astype(np.float32)
-    observed = np.broadcast_to(np.arange(T) < CONTEXT, (B, T))
-    is_first = np.zeros((B, T), bool)
-    is_first[1, 2] = True
+    embeddings = jnp.asarray(random.normal(size=(B, T, 6, 5)), jnp.float32)
+    told = jnp.asarray(random.normal(size=(B, T, 4)), jnp.float32)
+    observed = jnp.asarray(np.broadcast_to(np.arange(T) < CONTEXT, (B, T)))
+    is_first = jnp.zeros((B, T), bool).at[1, 2].set(True)
     inputs = (module.initial(B), embeddings, observed, told, is_first, None)
     step = (inputs[0], embeddings[:, 0], None, told[:, 0], None)
     return module, random_variables(module, *step, method="step"), inputs

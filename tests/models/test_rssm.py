@@ -24,10 +24,11 @@ def rssm():
     """A module, its parameters, a carry, an embedding and what the step is told."""
     module = RSSM(cells=(1, 2), **SIZES)
     random = np.random.default_rng(0)
-    embedding = random.normal(size=(B, 2, E)).astype(np.float32)
-    told = 3 * random.normal(size=(B, K)).astype(np.float32)
-    deter = np.tanh(random.normal(size=(B, 16))).astype(np.float32)
-    carry = RSSMState(deter, np.eye(4, dtype=np.float32)[random.integers(4, size=(B, 3))])
+    embedding = jnp.asarray(random.normal(size=(B, 2, E)), jnp.float32)
+    told = jnp.asarray(3 * random.normal(size=(B, K)), jnp.float32)
+    deter = jnp.asarray(np.tanh(random.normal(size=(B, 16))), jnp.float32)
+    stoch = jnp.asarray(np.eye(4)[random.integers(4, size=(B, 3))], jnp.float32)
+    carry = RSSMState(deter, stoch)
     inputs = (carry, embedding, None, told, None)
     variables = random_variables(module, *inputs, gain=3.0, method="step")
     return module, variables, carry, embedding, told
@@ -90,7 +91,9 @@ def distribution(p, x):
 def test_a_step_is_the_papers(rssm):
     module, variables, carry, embedding, told = rssm
     p = jax.tree.map(np.float64, variables["params"])
-    h = block_gru(p, np.float64(carry.deter), np.float64(carry.stoch).reshape(B, -1), told)
+    h = block_gru(
+        p, np.float64(carry.deter), np.float64(carry.stoch).reshape(B, -1), np.float64(told)
+    )
     x = layer(p["prior_hidden_1"], layer(p["prior_hidden_0"], h))
     prior = distribution(p["prior_logits"], x)
     x = np.concatenate([h, np.float64(embedding).reshape(B, -1)], -1)
@@ -133,7 +136,7 @@ def test_samples_of_a_step_follow_the_posterior_and_imagined_ones_the_prior(rssm
 
 def test_unseen_frames_cost_nothing(rssm):
     module, variables, carry, embedding, told = rssm
-    observed = np.array([True, False, True])
+    observed = jnp.array([True, False, True])
     out = apply(module, variables, carry, embedding, observed, told, None, method="step")[1]
     for term in out.terms.values():
         assert term[1] == 0 and term[0] >= 1 and term[2] >= 1
@@ -168,7 +171,7 @@ def test_parameters_of_the_1m_size():
 
 
 def test_encoder_treats_every_frame_alone():
-    frames = np.linspace(0, 1, 2 * 3 * 16 * 16 * 3, dtype=np.float32).reshape(2, 3, 16, 16, 3)
+    frames = jnp.linspace(0, 1, 2 * 3 * 16 * 16 * 3).reshape(2, 3, 16, 16, 3)
     encoder = ConvEncoder(depth=2, mults=(1, 2))
     variables = random_variables(encoder, frames)
     embedding = apply(encoder, variables, frames)
@@ -180,7 +183,7 @@ def test_encoder_treats_every_frame_alone():
 
 def test_decoder_gives_images():
     decoder = ConvDecoder(16, depth=4, mults=(1, 2), deter=16, units=3)
-    tokens = np.random.default_rng(0).normal(size=(2, 3, 1, 24)).astype(np.float32)
+    tokens = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 1, 24)), jnp.float32)
     images = apply(decoder, random_variables(decoder, tokens), tokens)
     assert images.shape == (2, 3, 16, 16, 3)
     assert np.all(images > 0) and np.all(images < 1)
@@ -195,12 +198,14 @@ def test_a_resolution_that_does_not_fit_is_refused(resolution):
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_upsampled_conv_is_doubling_and_a_convolution(kernel):
-    x = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32)
     module = UpsampledConv(5, kernel)
     variables = random_variables(module, x)
     weights, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
     reach = kernel // 2
-    doubled = np.pad(x.repeat(2, 1).repeat(2, 2), [(0, 0), (reach,) * 2, (reach,) * 2, (0, 0)])
+    doubled = np.pad(
+        np.asarray(x).repeat(2, 1).repeat(2, 2), [(0, 0), (reach,) * 2, (reach,) * 2, (0, 0)]
+    )
     expected = np.zeros((2, 8, 12, 5)) + bias
     for i in range(kernel):
         for j in range(kernel):
@@ -211,7 +216,7 @@ def test_upsampled_conv_is_doubling_and_a_convolution(kernel):
 def test_vector_to_grid_keeps_blocks_apart():
     """Before the norm mixes them, features of block i depend on block i of the vector alone."""
     module = VectorToGrid((2, 2), features=8, deter=16, blocks=4, units=3)
-    tokens = np.random.default_rng(0).normal(size=(1, 1, 20)).astype(np.float32)
+    tokens = jnp.asarray(np.random.default_rng(0).normal(size=(1, 1, 20)), jnp.float32)
     variables = random_variables(module, tokens)
 
     @quick_jit
@@ -230,7 +235,7 @@ def test_vector_to_grid_keeps_blocks_apart():
 
 
 def test_heads_start_at_their_priors():
-    tokens = np.random.default_rng(0).normal(size=(2, 3, 1, 24)).astype(np.float32)
+    tokens = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 1, 24)), jnp.float32)
     reward, proceed = RewardHead(units=8), ContinueHead(units=8)
 
     @quick_jit

@@ -130,9 +130,10 @@ class RSSM(nn.Module):
             deter = module._sequence(reset(carry, fresh, is_first), told)
             posterior = module._posterior(deter, seen)
             stoch = sample(posterior, noise)
-            prior = None if observed is None else module._prior(deter)
-            if observed is not None:
-                stoch = jnp.where(observed[:, None, None], stoch, sample(prior, noise))
+            if observed is None:
+                return RSSMState(deter, stoch), (deter, stoch, posterior, None)
+            prior = module._prior(deter)
+            stoch = jnp.where(observed[:, None, None], stoch, sample(prior, noise))
             return RSSMState(deter, stoch), (deter, stoch, posterior, prior)
 
         scan = nn.scan(
