@@ -13,20 +13,20 @@ def test_unimix_is_a_share_of_uniform():
     expected = [[0.99 + 0.0025, 0.0025, 0.0025, 0.0025], [0.25] * 4]
     np.testing.assert_allclose(jnp.exp(unimix(logits)), expected, rtol=1e-5)
     p = jax.nn.softmax(jnp.array([0.3, -1.2, 2.0]))
-    np.testing.assert_allclose(jnp.exp(unimix(jnp.array([0.3, -1.2, 2.0]), 0.0)), p, rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(unimix(jnp.array([[0.3, -1.2, 2.0]]), 0.0)[0]), p, rtol=1e-6)
 
 
 def test_a_hopeless_class_keeps_a_finite_gradient():
-    gradient = jax.grad(lambda x: unimix(x)[1])(jnp.array([200.0, 0.0]))
+    gradient = jax.grad(lambda x: unimix(x)[0, 1])(jnp.array([[200.0, 0.0]]))
     assert np.all(np.isfinite(gradient))
 
 
 def test_samples_follow_the_probabilities():
     probs = jnp.array([0.7, 0.2, 0.1, 0.0])
-    log_probs = unimix(jnp.log(probs + 1e-9), 0.04)
+    log_probs = unimix(jnp.log(probs[None] + 1e-9), 0.04)
     draws = 20_000
-    keys = gumbel_noise(jax.random.key(0), (draws, 4))
-    mean = sample(jnp.broadcast_to(log_probs, (draws, 4)), keys).mean(0)
+    noise = gumbel_noise(jax.random.key(0), (draws, 1, 4))
+    mean = sample(jnp.broadcast_to(log_probs, (draws, 1, 4)), noise).mean((0, 1))
     expected = 0.96 * probs + 0.01
     error = 4 * np.sqrt(expected * (1 - expected) / draws)  # four standard errors
     assert np.all(np.abs(mean - expected) < error)
