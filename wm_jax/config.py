@@ -134,7 +134,7 @@ def base_config(model: str = "grid_gru") -> ConfigDict:
     config.mesh.fsdp = 1  # devices that split batch and weights; -1: all that are left
     config.eval = ConfigDict()
     config.eval.split = "validation"  # which episodes clips are drawn from
-    config.eval.context = 8  # frames shown
+    config.eval.context = 16  # frames shown, in clips and to an export's `encode` at a time
     config.eval.horizon = 40  # frames predicted
     return config.lock()
 

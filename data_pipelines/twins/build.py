@@ -12,13 +12,13 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
-
-from tqdm import tqdm
 
 from data_pipelines.twins.source import PLAN_FILE, read_plan
 from data_pipelines.twins.world import SHIFTED, WORLDS, get_world, scene_seed
 from wm_jax.errors import MissingExtra, UserError
+from wm_jax.progress import Progress
 
 try:
     from data_pipelines.twins.builder import Plan, Twins, TwinsConfig
@@ -107,8 +107,20 @@ def _is_built(plan: Plan, directory: str) -> bool:
     return True
 
 
+def _adder(bar: Progress) -> Callable[[int], None]:
+    """Counts up: the bar takes totals, the builder tells frames by frames."""
+    done = 0
+
+    def add(frames: int) -> None:
+        nonlocal done
+        done += frames
+        bar.update(done)
+
+    return add
+
+
 @contextlib.contextmanager
-def _shuffle_in_memory():
+def _shuffle_in_memory() -> Iterator[None]:
     """TFDS spills a split of more than 1 GB to disk while it writes, and needs TensorFlow for that
     (4.9.10, also with ``disable_shuffling``). Held in memory, a split needs its own size in RAM."""
     from tensorflow_datasets.core import shuffle
@@ -128,10 +140,11 @@ def _write(plan: Plan, work: str, directory: str, workers: int, progress: bool) 
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every configuration made in code
     frames = sum(n * plan.length_of(split) for split, n in plan.episodes.items())
-    bar = tqdm(total=frames, unit="frame", unit_scale=True, disable=not progress, desc=plan.world)
+    stream = None if progress else io.StringIO()
+    bar = Progress(frames, plan.world, "frames", stream=stream)
     with bar, contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
         config = TwinsConfig(
-            name=plan.world.removeprefix("twins:"), plan=plan, workers=workers, progress=bar.update
+            name=plan.world.removeprefix("twins:"), plan=plan, workers=workers, progress=_adder(bar)
         )
         builder = Twins(config=config, data_dir=work, file_format="array_record")
         with _shuffle_in_memory():

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 def sums_by_unit(
-    values: Float[np.ndarray, "rollouts t ..."],
+    values: Num[np.ndarray, "rollouts t ..."],
     units: Int[np.ndarray, " rollouts"],
     where: Bool[np.ndarray, "rollouts t ..."] | None = None,
 ) -> Sums:

@@ -193,7 +193,7 @@ class Instrument:
             away_y = pixels.y - middle[pixels.group, 1]
             own = away_x**2 + away_y**2 <= (REACH * self.unit) ** 2
             group, weight = pixels.group[own], pixels.weight[own]
-            mass = np.bincount(group, weight, len(seed))
+            mass = np.bincount(group, weight, len(seed)).astype(np.float64)  # int if empty
             safe = np.maximum(mass, 1e-6)
             x = np.bincount(group, weight * pixels.x[own], len(seed)) / safe
             y = np.bincount(group, weight * pixels.y[own], len(seed)) / safe

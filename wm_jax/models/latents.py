@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def unimix(logits: Float[Array, "*lead s k"], share: float = 0.01) -> Float[Array, "*lead s k"]:
+def unimix(logits: Float[Array, "*lead k"], share: float = 0.01) -> Float[Array, "*lead k"]:
     """Log-probabilities of ``share`` uniform and the rest softmax(logits).
 
     No class falls below share / k, so KL terms stay finite and every class keeps a gradient.

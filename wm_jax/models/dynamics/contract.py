@@ -57,7 +57,7 @@ class Dynamics(Protocol):
         self,
         carry: PyTree,
         embeddings: Float[Array, "b t n e"],
-        observed: Bool[Array, "b t"],
+        observed: Bool[Array, "b t"] | None,
         told: Float[Array, "b t k"],
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,

@@ -63,7 +63,7 @@ class GridGRU(nn.Module):
         self,
         carry: Float[Array, "b n d"],
         embeddings: Float[Array, "b t n e"],
-        observed: Bool[Array, "b t"],
+        observed: Bool[Array, "b t"] | None,
         told: Float[Array, "b t k"],
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,
