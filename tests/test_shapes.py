@@ -120,3 +120,11 @@ def test_time_major_is_its_own_inverse():
     assert shapes.time_major(tree)["a"].shape == (3, 2, 4)
     back = shapes.time_major(shapes.time_major(tree))
     jax.tree.map(np.testing.assert_array_equal, tree, back)
+
+
+def test_what_was_said_before_a_stream_began_is_absent_from_its_steps():
+    told = shapes.no_conditions(1, 4)
+    told = told._replace(actions=told.actions._replace(mask=jnp.ones((1, 4), bool)))
+    is_first = jnp.array([[True, False, True, False]])
+    aligned = shapes.conditions_for_steps(told, is_first)
+    assert aligned.actions.mask.tolist() == [[False, True, False, True]]

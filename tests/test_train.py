@@ -233,11 +233,11 @@ def test_measuring_leaves_no_trace():
     assert float(state) == 0 and set(rates) == {0.0}
 
 
-def test_minutes_too_short_for_the_warm_up_are_refused(tmp_path, monkeypatch):
+def test_minutes_too_short_for_one_update_are_refused(tmp_path, monkeypatch):
     from wm_jax import budget
 
     monkeypatch.setattr(budget, "measure", lambda *_: 60.0)
-    with pytest.raises(UserError, match="leaves room for 0 updates of 60.00 s"):
+    with pytest.raises(UserError, match="leaves no room for an update of 60.00 s"):
         tiny.train(tmp_path, train__steps=0, train__minutes=1.0)
 
 

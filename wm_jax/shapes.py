@@ -18,7 +18,7 @@ step 1. A *step* carries a state from ``t - 1`` to ``t``, so it consumes ``actio
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,7 @@ class Rollout(NamedTuple):
     frames: Float32[Array, "b t h w c"]
 
 
+@runtime_checkable
 class WorldModel(Protocol):
     """What every model is to the rest of the code: pure functions of ``params``.
 
@@ -113,17 +114,19 @@ def no_conditions(*lead: int) -> Conditions:
     return Conditions(**{name: absent(size) for name, size in CONDITION_SIZES.items()})
 
 
-def conditions_for_steps(conditions: Conditions) -> Conditions:
+def conditions_for_steps(
+    conditions: Conditions, is_first: Bool[Array, "b t"] | None = None
+) -> Conditions:
     """Aligns (b, t, …) conditions of frames to the steps that produce those frames.
 
     Actions and text move one frame later (the first is absent); the others stay. See the module's
-    paragraph on time.
+    paragraph on time. What was said before a stream began (``is_first``) is absent from its steps.
     """
 
     def later(signal: Signal) -> Signal:
         value = jnp.concatenate([jnp.zeros_like(signal.value[:, :1]), signal.value[:, :-1]], 1)
         mask = jnp.concatenate([jnp.zeros_like(signal.mask[:, :1]), signal.mask[:, :-1]], 1)
-        return Signal(value, mask)
+        return Signal(value, mask if is_first is None else mask & ~is_first)
 
     return conditions._replace(actions=later(conditions.actions), text=later(conditions.text))
 

@@ -85,9 +85,8 @@ class WorldModel:
     def init(self, key: jax.Array, batch: shapes.Batch) -> PyTree:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
         frames = one.frames.astype(jnp.float32) / 255
-        seen = jnp.ones(frames.shape[:2], bool)
         told = shapes.conditions_for_steps(one.conditions)
-        arguments = (frames, seen, told, one.is_first, jax.random.split(key, 2), 2, True)
+        arguments = (frames, None, told, one.is_first, jax.random.split(key, 2), 2, True)
         return self.net.init(key, *arguments, method="window")["params"]
 
     def _apply(self, params, method, *arguments):
@@ -120,12 +119,14 @@ class WorldModel:
         frames = batch.frames.astype(jnp.float32) / 255
         cut_key, step_key = jax.random.split(key)
         observed, known = self._observed(cut_key, *frames.shape[:2])
-        told = shapes.conditions_for_steps(batch.conditions)
+        told = shapes.conditions_for_steps(batch.conditions, batch.is_first)
         keys = shapes.step_keys(step_key, frames.shape[1])
         arguments = (frames, observed, told, batch.is_first, keys, known, self.weights.prior > 0)
         posterior, prior, terms = self._apply(params, "window", *arguments)
         terms = dict(terms)
-        error = jnp.square(posterior - frames[:, :known]).sum((2, 3, 4)) * observed[:, :known]
+        error = jnp.square(posterior - frames[:, :known]).sum((2, 3, 4))
+        if observed is not None:
+            error = error * observed[:, :known]
         terms["posterior"] = jnp.pad(error, ((0, 0), (0, frames.shape[1] - known)))
         if prior is not None:
             # Nothing can be predicted before a stream's first frame; its error is pure noise.
@@ -135,10 +136,10 @@ class WorldModel:
         mask = batch.mask.astype(jnp.float32)
         return (total * mask).sum() / jnp.maximum(mask.sum(), 1), terms
 
-    def _observed(self, key, batch: int, time: int) -> tuple[Bool[Array, "b t"], int]:
-        """Which frames are shown, and after how many none is."""
+    def _observed(self, key, batch: int, time: int) -> tuple[Bool[Array, "b t"] | None, int]:
+        """Which frames are shown (None: all), and after how many none is."""
         if self.weights.context == "all":
-            return jnp.ones((batch, time), bool), time
+            return None, time
         low = self.weights.context_low
         high = max(low, min(self.weights.context_high, time // 2))
         cut = jax.random.randint(key, (batch, 1), low, high + 1)

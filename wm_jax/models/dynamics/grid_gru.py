@@ -69,6 +69,8 @@ class GridGRU(nn.Module):
         keys: jax.Array | None,
     ):
         fresh = self.initial(embeddings.shape[0])
+        if observed is None:
+            observed = jnp.ones(embeddings.shape[:2], bool)
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
