@@ -99,7 +99,9 @@ def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]
             print(name, row["seconds"], file=sys.stderr, flush=True)
     cap = 60 * arguments.minutes
     by_rate = {
-        rate: float(np.median([r["seconds"] or cap for r in rows if r["learning_rate"] == rate]))
+        rate: float(
+            np.median([min(r["seconds"] or cap, cap) for r in rows if r["learning_rate"] == rate])
+        )
         for rate in {row["learning_rate"] for row in rows}
     }
     best = min(by_rate, key=lambda rate: by_rate[rate])
