@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from wm_jax import shapes
+from wm_jax.losses import squared_error
 from wm_jax.models.conditioning import Conditioning
 from wm_jax.nn.grid import addresses
 
@@ -124,14 +125,14 @@ class WorldModel:
         arguments = (frames, observed, told, batch.is_first, keys, known, self.weights.prior > 0)
         posterior, prior, terms = self._apply(params, "window", *arguments)
         terms = dict(terms)
-        error = jnp.square(posterior - frames[:, :known]).sum((2, 3, 4))
+        error = squared_error(posterior, frames[:, :known])
         if observed is not None:
             error = error * observed[:, :known]
         terms["posterior"] = jnp.pad(error, ((0, 0), (0, frames.shape[1] - known)))
         if prior is not None:
             # Nothing can be predicted before a stream's first frame; its error is pure noise.
             predicted = ~batch.is_first.at[:, 0].set(True)
-            terms["prior"] = jnp.square(prior - frames).sum((2, 3, 4)) * predicted
+            terms["prior"] = squared_error(prior, frames) * predicted
         total = sum(getattr(self.weights, name) * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)
         return (total * mask).sum() / jnp.maximum(mask.sum(), 1), terms
