@@ -30,8 +30,8 @@ CHOICES = {
     "optim.name": ("adamw", "laprop", "muon"),
     "optim.schedule": ("constant", "cosine", "linear", "wsd"),
     "optim.clip": ("agc", "norm", "none"),
-    "model.encoder": ("patch", "conv"),
-    "model.decoder": ("patch", "conv"),
+    "model.encoder": ("patch", "conv", "pool"),
+    "model.decoder": ("patch", "conv", "slots"),
     "model.loss.context": ("random", "all"),
 }
 #: The least value that makes sense.
@@ -57,21 +57,22 @@ AT_LEAST = {
 FRACTIONS = ("train.ema", "optim.beta1", "optim.beta2", "optim.decay_fraction")
 
 
-def model_config(name: str = "grid_gru") -> ConfigDict:
+def model_config(name: str = "grid_slots") -> ConfigDict:
     """Knobs of the model with the backbone ``name``; ``dynamics`` are that backbone's fields."""
     from wm_jax.models import knobs  # here, so that reading a config doesn't load flax
 
     config = ConfigDict()
     config.name = name  # backbone, a key of wm_jax.models.dynamics.DYNAMICS
     config.resolution = 64  # px, height and width of a frame
-    config.encoder = "patch"  # 'patch' or 'conv' (DreamerV3's)
-    config.decoder = "patch"  # 'patch' or 'conv' (DreamerV3's, for a vector state)
+    config.encoder = "patch"  # 'patch', 'conv' (DreamerV3's) or 'pool' (for grid_slots)
+    config.decoder = "patch"  # 'patch', 'conv' (DreamerV3's, for a vector state) or 'slots'
     config.patch = 8  # px, side of one cell
     config.embed = 64  # features of one cell's embedding
     config.decoder_hidden = 128  # features of the patch decoder's hidden layer
     config.conv_depth = 4  # channels that DreamerV3's convolutions multiply by 2, 3, 4, 4
     config.modalities = ()  # conditions the model is told, of wm_jax.shapes.CONDITION_SIZES
-    dynamics, loss = knobs(name)
+    dynamics, loss, around = knobs(name)
+    config.update(around)
     config.dynamics = ConfigDict(dynamics)  # fields of the backbone's module, described there
     config.loss = ConfigDict(loss)  # fields of wm_jax.models.world_model.LossWeights
     return config
@@ -121,7 +122,7 @@ def optim_config() -> ConfigDict:
     return config
 
 
-def base_config(model: str = "grid_gru") -> ConfigDict:
+def base_config(model: str = "grid_slots") -> ConfigDict:
     """All knobs at their defaults, for the backbone ``model``; locked, so a typo adds no key."""
     config = ConfigDict()
     config.seed = 0  # of weights, data order and noise

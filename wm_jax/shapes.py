@@ -61,14 +61,15 @@ class LatentState(NamedTuple):
 
     carry:    any pytree, the recurrent state
     tokens:   (b, n, d) what a decoder or a read-out looks at
-    address:  (n, 2) centre of each token in the frame, in [0, 1], x then y; None for a vector state
+    address:  (n, 2), or (b, n, 2) where tokens move: place of each token in the frame, in [0, 1],
+              x then y; None for a vector state
     step:     (b,) int32 frames since the start of the stream
     pending:  conditions that wait for the next step (an edit fills them), or None
     """
 
     carry: PyTree
     tokens: Float[Array, "b n d"]
-    address: Float[Array, "n 2"] | None
+    address: Float[Array, "*b n 2"] | None
     step: Int32[Array, " b"]
     pending: Conditions | None = None
 

@@ -31,16 +31,18 @@ GRID = {
 QUICKSTART = GRID | {
     "data.directory": "data/quickstart",
     "model.resolution": 32,
-    "model.patch": 4,
-    "model.dynamics.hidden": 96,
+    "model.patch": 1,
     "data.window": 24,
-    "train.batch_size": 4,
-    "train.window_doublings": (0.6,),
+    "train.batch_size": 8,
+    "train.window_doublings": (),
     "train.steps": 0,
     "train.minutes": 5.0,
 }
 SMALL = GRID | {
     "data.directory": "data/motion",
+    "data.window": 24,
+    "train.batch_size": 8,
+    "train.window_doublings": (),
     "train.steps": 0,
     "train.minutes": 75.0,
     "train.checkpoint_every": 2_000,
@@ -65,6 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data.window": 8,
         "train.window_doublings": (0.5,),
         "model.loss.context_low": 2,
+        "model.dynamics.foresight": 3,
         "train.batch_size": 4,
         "train.steps": 20,
         "train.minutes": 0.0,
@@ -79,7 +82,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "quickstart": QUICKSTART,
     "quickstart_rssm": QUICKSTART | RSSM | {"data.window": 32},
     "small": SMALL,
-    "small_full": SMALL | {"data.directory": "data/full"},
+    "small_full": SMALL
+    | {
+        "data.directory": "data/full",
+        "model.modalities": ("actions", "camera", "light"),
+        "model.dynamics.slots": 8,
+    },
     "small_rssm": SMALL | RSSM,
 }
 

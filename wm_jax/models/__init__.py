@@ -11,25 +11,38 @@ import flax.linen as nn
 from wm_jax.errors import UserError
 from wm_jax.models.decoder_conv import ConvDecoder
 from wm_jax.models.decoder_patch import PatchDecoder
+from wm_jax.models.decoder_slots import SlotDecoder
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.encoder_conv import ConvEncoder
 from wm_jax.models.encoder_patch import PatchEncoder
+from wm_jax.models.encoder_pool import PoolEncoder
 from wm_jax.models.vector_to_grid import VectorToGrid
 from wm_jax.models.world_model import LossWeights, Net, WorldModel
 
 #: The backbone that wins on twins; see the results table in the README.
-DEFAULT = "grid_gru"
+DEFAULT = "grid_slots"
+
+#: What a backbone wants around it where that is not the default of `wm_jax.config.model_config`.
+AROUND: dict[str, dict[str, Any]] = {
+    "grid_slots": {"encoder": "pool", "decoder": "slots", "patch": 2, "decoder_hidden": 64},
+    "rssm": {"embed": 16},
+}
+LOSSES = {
+    "grid_slots": LossWeights(context_low=4, decoded=4),
+    "rssm": LossWeights(context="all", posterior=1.0, prior=0.0),
+}
 
 
-def knobs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every field of the backbone ``name`` and of its loss, with defaults."""
+def knobs(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Every field of the backbone ``name`` and of its loss, with defaults, and what to put around
+    it (keys of the model section)."""
     module = DYNAMICS.get(name)
     if module is None:
         raise UserError(f"model.name='{name}' is no backbone; choose one of {', '.join(DYNAMICS)}.")
-    inherited = ("parent", "name", "cells")
-    fields = [f for f in dataclasses.fields(module) if f.name not in inherited]
-    loss = LossWeights(context="all", posterior=1.0, prior=0.0) if _is_vector(module) else None
-    return {f.name: f.default for f in fields}, dataclasses.asdict(loss or LossWeights())
+    set_here = ("parent", "name", "cells", "channels", "told_size")
+    fields = [f for f in dataclasses.fields(module) if f.name not in set_here]
+    loss = dataclasses.asdict(LOSSES.get(name, LossWeights()))
+    return {f.name: f.default for f in fields}, loss, AROUND.get(name, {})
 
 
 def build(config: Any) -> WorldModel:
@@ -40,7 +53,21 @@ def build(config: Any) -> WorldModel:
             "choose a patch that does, for example 4 or 8."
         )
     cells = (config.resolution // config.patch,) * 2
-    dynamics = DYNAMICS[config.name](cells=cells, **_plain(config.dynamics))
+    fields = _plain(config.dynamics)
+    slots = config.name == "grid_slots"
+    if slots:
+        fields["told_size"] = Net.told_width if config.modalities else 1
+    if slots != (config.encoder == "pool") or slots != (config.decoder == "slots"):
+        raise UserError(
+            f"model.encoder={config.encoder} and model.decoder={config.decoder} do not fit "
+            f"model.name={config.name}: 'grid_slots' goes with 'pool' and 'slots', and only it."
+        )
+    if slots and cells[0] % fields["pool"]:
+        raise UserError(
+            f"model.dynamics.pool={fields['pool']} does not divide the {cells[0]} encoder cells on "
+            "a side (model.resolution / model.patch)."
+        )
+    dynamics = DYNAMICS[config.name](cells=cells, **fields)
     net = Net(
         encoder=_encoder(config),
         dynamics=dynamics,
@@ -53,6 +80,8 @@ def build(config: Any) -> WorldModel:
 def _encoder(config: Any) -> nn.Module:
     if config.encoder == "conv":
         return ConvEncoder(depth=config.conv_depth)
+    if config.encoder == "pool":
+        return PoolEncoder(config.patch)
     return PatchEncoder(config.patch, config.embed)
 
 
@@ -60,6 +89,10 @@ def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
     vector = {"deter": dynamics.deter, "blocks": dynamics.blocks} if _is_vector(dynamics) else {}
     if config.decoder == "conv":
         return ConvDecoder(config.resolution, depth=config.conv_depth, **vector)
+    if config.decoder == "slots":
+        stage = dynamics.stage_cells
+        patch = config.patch * dynamics.pool
+        return SlotDecoder(stage, patch, config.resolution, dynamics.width, config.decoder_hidden)
     spread = VectorToGrid(cells, config.embed, **vector) if vector else None
     return PatchDecoder(cells, config.patch, config.decoder_hidden, spread)
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wm_jax.nn.dense import Dense
 from wm_jax.shapes import CONDITION_SIZES, Conditions
 
 
@@ -33,4 +34,4 @@ class Conditioning(nn.Module):
         unknown = set(self.modalities) - set(CONDITION_SIZES)
         if unknown:
             raise ValueError(f"unknown modalities {sorted(unknown)}")
-        return nn.silu(nn.Dense(self.width)(flatten(conditions, self.modalities)))
+        return nn.silu(Dense(self.width)(flatten(conditions, self.modalities)))

@@ -29,7 +29,9 @@ class ConvDecoder(nn.Module):
     units: int = 64
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "*lead 1 d"]) -> Float[Array, "*lead h w c"]:
+    def __call__(
+        self, tokens: Float[Array, "*lead 1 d"], predicted: bool = False
+    ) -> Float[Array, "*lead h w c"]:
         cells = final_size(self.resolution, self.resolution, len(self.mults))
         *earlier, last = (self.depth * mult for mult in self.mults)
         start = VectorToGrid(cells, last, self.deter, self.blocks, self.units, name="start")

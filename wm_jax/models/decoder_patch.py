@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import from_patches
 
 
@@ -20,9 +21,11 @@ class PatchDecoder(nn.Module):
     spread: nn.Module | None = None
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "*lead n d"]) -> Float[Array, "*lead h w c"]:
+    def __call__(
+        self, tokens: Float[Array, "*lead n d"], predicted: bool = False
+    ) -> Float[Array, "*lead h w c"]:
         if self.spread is not None:
             tokens = self.spread(tokens)
-        x = nn.silu(nn.Dense(self.hidden)(tokens))
-        x = nn.Dense(self.patch**2 * 3)(x) + 0.5
+        x = nn.silu(Dense(self.hidden)(tokens))
+        x = Dense(self.patch**2 * 3)(x) + 0.5
         return from_patches(x, self.cells, self.patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import to_patches
 
 
@@ -17,4 +18,4 @@ class PatchEncoder(nn.Module):
     @nn.compact
     def __call__(self, frames: Float[Array, "*lead h w c"]) -> Float[Array, "*lead n e"]:
         x = to_patches(frames - 0.5, self.patch)
-        return nn.silu(nn.Dense(self.width)(x))
+        return nn.silu(Dense(self.width)(x))

@@ -12,6 +12,7 @@ from wm_jax.losses import (
     twohot_mean,
 )
 from wm_jax.nn.block_dense import fan_in
+from wm_jax.nn.dense import Dense
 
 
 class HeadHidden(nn.Module):
@@ -24,7 +25,7 @@ class HeadHidden(nn.Module):
     def __call__(self, tokens: Float[Array, "*lead n d"]) -> Float[Array, "*lead u"]:
         x = tokens.reshape(*tokens.shape[:-2], -1)
         for _ in range(self.layers):
-            x = nn.Dense(self.units, kernel_init=fan_in)(x)
+            x = Dense(self.units, kernel_init=fan_in)(x)
             x = nn.silu(nn.RMSNorm(epsilon=1e-4)(x))
         return x
 
@@ -40,7 +41,7 @@ class RewardHead(nn.Module):
     def __call__(self, tokens: Float[Array, "*lead n d"]) -> Float[Array, "*lead k"]:
         """Logits."""
         x = HeadHidden(self.units, self.layers)(tokens)
-        return nn.Dense(self.bins, kernel_init=nn.initializers.zeros)(x)
+        return Dense(self.bins, kernel_init=nn.initializers.zeros)(x)
 
     def mean(self, logits: Float[Array, "*lead k"]) -> Float[Array, "*lead"]:
         """The reward that is expected, in the environment's own unit."""
@@ -62,7 +63,7 @@ class ContinueHead(nn.Module):
     @nn.compact
     def __call__(self, tokens: Float[Array, "*lead n d"]) -> Float[Array, "*lead"]:
         x = HeadHidden(self.units, self.layers)(tokens)
-        return nn.Dense(1, kernel_init=fan_in)(x)[..., 0]
+        return Dense(1, kernel_init=fan_in)(x)[..., 0]
 
     def loss(
         self, logit: Float[Array, "*lead"], goes_on: Float[Array, "*lead"]

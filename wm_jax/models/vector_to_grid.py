@@ -6,6 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from wm_jax.nn.block_dense import BlockDense, fan_in
+from wm_jax.nn.dense import Dense
 
 
 class VectorToGrid(nn.Module):
@@ -32,7 +33,7 @@ class VectorToGrid(nn.Module):
         x = BlockDense(size, self.blocks, name="deter")(deter)
         x = x.reshape(*lead, self.blocks, rows * columns, -1).swapaxes(-2, -3)
         x = x.reshape(*lead, rows * columns, self.features)
-        y = nn.Dense(2 * self.units, kernel_init=fan_in, name="stoch_hidden")(stoch)
+        y = Dense(2 * self.units, kernel_init=fan_in, name="stoch_hidden")(stoch)
         y = nn.silu(nn.RMSNorm(epsilon=1e-4, name="stoch_norm")(y))
-        y = nn.Dense(size, kernel_init=fan_in, name="stoch")(y).reshape(x.shape)
+        y = Dense(size, kernel_init=fan_in, name="stoch")(y).reshape(x.shape)
         return nn.silu(nn.RMSNorm(epsilon=1e-4, name="norm")(x + y))

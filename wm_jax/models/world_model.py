@@ -46,12 +46,18 @@ class Net(nn.Module):
         told = self.conditioning(conditions)
         return self.dynamics.scan(carry, self.encoder(frames), observed, told, is_first, keys)
 
-    def window(self, frames, observed, conditions, is_first, keys, known: int, predict: bool):
-        """Decoded posteriors of the first ``known`` frames, decoded priors of all (or None), and
-        the backbone's own terms. After ``known`` frames the two are the same."""
-        _, out = self.scan(frames, observed, conditions, is_first, keys)
-        prior = self.decoder(out.prior) if predict else None
-        return self.decoder(out.tokens[:, :known]), prior, out.terms
+    def window(self, frames, observed, conditions, is_first, keys, seen, foreseen):
+        """Decoded posteriors of the frames ``seen``, decoded priors of the frames ``foreseen``
+        (None: of none), each a slice or indices, and the backbone's own terms."""
+        embeddings, told = self.encoder(frames), self.conditioning(conditions)
+        carry = self.dynamics.initial(frames.shape[0])
+        _, out = self.dynamics.scan(carry, embeddings, observed, told, is_first, keys)
+        terms = dict(out.terms)
+        if hasattr(self.dynamics, "foresee"):
+            terms |= self.dynamics.foresee(embeddings, told, is_first)
+        posterior = self.decoder(out.tokens[:, seen])
+        prior = None if foreseen is None else self.decoder(out.prior[:, foreseen], predicted=True)
+        return posterior, prior, terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,9 @@ class LossWeights:
     posterior:  of the squared error of frames decoded after they were seen
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
+    place, usage: of `grid_slots`' terms
+    decoded:    frames a window, drawn anew for every update, whose pixels are compared before and
+                after they are seen (the terms are scaled to all frames); 0: all of them
     """
 
     context: str = "random"
@@ -73,6 +82,9 @@ class LossWeights:
     prior: float = 1.0
     kl_dyn: float = 1.0
     kl_rep: float = 0.1
+    place: float = 40.0
+    usage: float = 0.3
+    decoded: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +99,8 @@ class WorldModel:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
         frames = one.frames.astype(jnp.float32) / 255
         told = shapes.conditions_for_steps(one.conditions)
-        arguments = (frames, None, told, one.is_first, jax.random.split(key, 2), 2, True)
+        every = slice(None)
+        arguments = (frames, None, told, one.is_first, jax.random.split(key, 2), every, every)
         return self.net.init(key, *arguments, method="window")["params"]
 
     def _apply(self, params, method, *arguments):
@@ -106,8 +119,12 @@ class WorldModel:
 
     def _state(self, params, carry, step) -> shapes.LatentState:
         tokens = self._apply(params, "tokens", carry)
-        cells = self.net.dynamics.cells
-        address = addresses(cells) if tokens.shape[1] == cells[0] * cells[1] else None
+        dynamics = self.net.dynamics
+        if hasattr(dynamics, "address"):
+            address = dynamics.address(carry)
+        else:
+            cells = dynamics.cells
+            address = addresses(cells) if tokens.shape[1] == cells[0] * cells[1] else None
         return shapes.LatentState(carry, tokens, address, step)
 
     def loss(
@@ -119,23 +136,39 @@ class WorldModel:
         """
         frames = batch.frames.astype(jnp.float32) / 255
         cut_key, step_key = jax.random.split(key)
-        observed, known = self._observed(cut_key, *frames.shape[:2])
+        batch_size, time = frames.shape[:2]
+        observed, known = self._observed(cut_key, batch_size, time)
+        seen = self._compared(jax.random.fold_in(cut_key, 1), 0, known)
+        # Nothing can be predicted before a stream's first frame; its error is pure noise.
+        foreseen = self._compared(jax.random.fold_in(cut_key, 2), 1, time)
         told = shapes.conditions_for_steps(batch.conditions, batch.is_first)
-        keys = shapes.step_keys(step_key, frames.shape[1])
-        arguments = (frames, observed, told, batch.is_first, keys, known, self.weights.prior > 0)
+        keys = shapes.step_keys(step_key, time)
+        which = (seen, foreseen if self.weights.prior > 0 else None)
+        arguments = (frames, observed, told, batch.is_first, keys, *which)
         posterior, prior, terms = self._apply(params, "window", *arguments)
-        terms = dict(terms)
-        error = squared_error(posterior, frames[:, :known])
+
+        def all_frames(error, at, count):
+            """The error at some frames, scaled so that its sum stands for ``count`` of them."""
+            whole = jnp.zeros((batch_size, time))
+            return whole.at[:, at].set(error * (count / error.shape[1]))
+
+        error = squared_error(posterior, frames[:, seen])
         if observed is not None:
-            error = error * observed[:, :known]
-        terms["posterior"] = jnp.pad(error, ((0, 0), (0, frames.shape[1] - known)))
+            error = error * observed[:, seen]
+        terms["posterior"] = all_frames(error, seen, known)
         if prior is not None:
-            # Nothing can be predicted before a stream's first frame; its error is pure noise.
-            predicted = ~batch.is_first.at[:, 0].set(True)
-            terms["prior"] = squared_error(prior, frames) * predicted
+            error = squared_error(prior, frames[:, foreseen]) * ~batch.is_first[:, foreseen]
+            terms["prior"] = all_frames(error, foreseen, time - 1)
         total = sum(getattr(self.weights, name) * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)
         return (total * mask).sum() / jnp.maximum(mask.sum(), 1), terms
+
+    def _compared(self, key, begin: int, end: int) -> slice | Array:
+        """The frames of [begin, end) whose pixels are compared."""
+        count = self.weights.decoded
+        if not count or count >= end - begin:
+            return slice(begin, end)
+        return begin + jax.random.choice(key, end - begin, (count,), replace=False)
 
     def _observed(self, key, batch: int, time: int) -> tuple[Bool[Array, "b t"] | None, int]:
         """Which frames are shown (None: all), and after how many none is."""

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wm_jax.nn.dense import Dense
+
 
 def to_patches(frames: Float[Array, "*lead h w c"], patch: int) -> Float[Array, "*lead n p"]:
     """Cuts frames into ``patch`` × ``patch`` cells, row by row; p = patch² · channels."""
@@ -65,4 +67,4 @@ class GridMix(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead n d"]) -> Float[Array, "*lead n f"]:
-        return nn.Dense(self.features, use_bias=self.use_bias)(neighbourhoods(x, self.cells))
+        return Dense(self.features, use_bias=self.use_bias)(neighbourhoods(x, self.cells))

@@ -7,7 +7,7 @@ changes for the prediction when frames stop coming:
   predict   k  = a ⊙ silu(b),  [a, b] = W ∗ norm(h) + V c          ∗: 3×3 over the cells
             k  ← k + a' ⊙ silu(b'),  [a', b'] = W' norm(k)         as often as ``depth`` says
             u, v = W_o norm(k)
-            h⁻ = h + σ(u − 1) ⊙ (tanh(v) − h)
+            h⁻ = h + σ(u − keep) ⊙ (tanh(v) − h)
   correct   g, e = W_e [h⁻, x]
             h  = h⁻ + σ(g) ⊙ (tanh(e) − h⁻)
 
@@ -27,27 +27,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.contract import Output, reset
+from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import GridMix
 
 
 class GridGRU(nn.Module):
-    """See the module's docstring. ``width`` is d, ``hidden`` the size of k."""
+    """See the module's docstring. ``width`` is d, ``hidden`` the size of k; at first a share
+    σ(−``keep``) of the state changes in a step."""
 
     cells: tuple[int, int]
     width: int = 64
     hidden: int = 128
     depth: int = 1
+    keep: float = 1.0
     posterior_reads_carry = True
 
     def setup(self) -> None:
-        self.norm = nn.RMSNorm()
+        self.norm = nn.RMSNorm(epsilon=1e-2)
         self.mix = GridMix(self.cells, 2 * self.hidden)
-        self.blocks = [nn.Dense(2 * self.hidden) for _ in range(self.depth)]
+        self.blocks = [Dense(2 * self.hidden) for _ in range(self.depth)]
         self.norms = [nn.RMSNorm() for _ in range(self.depth + 1)]
-        self.out = nn.Dense(2 * self.width)
-        self.told_in = nn.Dense(2 * self.hidden, use_bias=False)
-        self.seen_in = nn.Dense(2 * self.width)
-        self.correct_in = nn.Dense(2 * self.width, use_bias=False)
+        self.out = Dense(2 * self.width)
+        self.told_in = Dense(2 * self.hidden, use_bias=False)
+        self.seen_in = Dense(2 * self.width)
+        self.correct_in = Dense(2 * self.width, use_bias=False)
 
     def initial(self, batch_size: int) -> Float[Array, "b n d"]:
         return jnp.zeros((batch_size, self.cells[0] * self.cells[1], self.width))
@@ -82,18 +85,18 @@ class GridGRU(nn.Module):
         return scan(self, carry, (self.seen_in(embeddings), observed, self.told_in(told), is_first))
 
     def _step(self, h, seen, observed, told):
-        prior = self._predict(h, told)
-        h = prior if seen is None else self._correct(prior, seen, observed)
+        prior = self.predict(h, told)
+        h = prior if seen is None else self.correct(prior, seen, observed)
         return h, Output(tokens=h, prior=prior, terms={})
 
-    def _predict(self, h, told):
+    def predict(self, h, told):
         hidden = gated(self.mix(self.norm(h)) + told[:, None])
         for norm, block in zip(self.norms, self.blocks, strict=False):
             hidden = hidden + gated(block(norm(hidden)))
         update, value = jnp.split(self.out(self.norms[-1](hidden)), 2, -1)
-        return h + nn.sigmoid(update - 1.0) * (jnp.tanh(value) - h)  # starts by mostly keeping
+        return h + nn.sigmoid(update - self.keep) * (jnp.tanh(value) - h)
 
-    def _correct(self, prior, seen, observed):
+    def correct(self, prior, seen, observed):
         gate, value = jnp.split(self.correct_in(prior) + seen, 2, -1)
         gate = nn.sigmoid(gate)
         if observed is not None:

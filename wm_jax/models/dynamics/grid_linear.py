@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.contract import Output, reset
+from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import GridMix
 from wm_jax.nn.linear_recurrence import linear_recurrence
 
@@ -47,7 +48,7 @@ class SpaceMix(nn.Module):
     def __call__(self, x: Float[Array, "*lead n d"], told=0.0) -> Float[Array, "*lead n d"]:
         """``told`` (…, 1, hidden) is added before the activation."""
         hidden = GridMix(self.cells, self.hidden)(nn.RMSNorm()(x))
-        return nn.Dense(x.shape[-1])(nn.silu(hidden + told))
+        return Dense(x.shape[-1])(nn.silu(hidden + told))
 
 
 class TimeMix(nn.Module):
@@ -64,11 +65,11 @@ class TimeMix(nn.Module):
     ) -> tuple[Float[Array, "b t n d"], Float[Array, "b n d"]]:
         """The addition, and the memory after the last step."""
         width = x.shape[-1]
-        decay, value, gate = jnp.split(nn.Dense(3 * width)(nn.RMSNorm()(x)), 3, -1)
+        decay, value, gate = jnp.split(Dense(3 * width)(nn.RMSNorm()(x)), 3, -1)
         a = nn.sigmoid(decay + self.param("bias", self._decays, (width,)))
         keep = jnp.where(is_first[..., None, None], 0.0, a)
         h = linear_recurrence(keep, (1 - a) * value, memory)
-        return nn.Dense(width)(h * nn.silu(gate)), h[:, -1]
+        return Dense(width)(h * nn.silu(gate)), h[:, -1]
 
     def _decays(self, key, shape):
         """Half-lives spread evenly in logarithm, from 1 to ``longest`` frames."""
@@ -93,9 +94,9 @@ class GridLinear(nn.Module):
     posterior_reads_carry = False
 
     def setup(self) -> None:
-        self.read = nn.Dense(self.width)
-        self.told_layers = nn.Dense(self.width, use_bias=False)
-        self.told_guess = nn.Dense(self.hidden, use_bias=False)
+        self.read = Dense(self.width)
+        self.told_layers = Dense(self.width, use_bias=False)
+        self.told_guess = Dense(self.hidden, use_bias=False)
         self.space = [SpaceMix(self.cells, self.hidden) for _ in range(self.layers)]
         self.time = [TimeMix() for _ in range(self.layers)]
         self.guess = SpaceMix(self.cells, self.hidden)

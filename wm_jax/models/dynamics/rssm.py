@@ -29,6 +29,7 @@ from wm_jax.losses import balanced_kl
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.latents import gumbel_noise, sample, unimix
 from wm_jax.nn.block_dense import BlockDense, SplitDense, fan_in, fan_in_of
+from wm_jax.nn.dense import Dense
 
 
 class RSSMState(NamedTuple):
@@ -45,7 +46,7 @@ class NormDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead d"]) -> Float[Array, "*lead f"]:
-        x = nn.Dense(self.features, kernel_init=fan_in)(x)
+        x = Dense(self.features, kernel_init=fan_in)(x)
         return nn.silu(nn.RMSNorm(epsilon=1e-4)(x))
 
 
@@ -79,15 +80,15 @@ class RSSM(nn.Module):
         self.told_in = NormDense(self.hidden)
         self.hidden_block = BlockDense(self.deter, self.blocks, inputs=inputs)
         shared = {"use_bias": False, "kernel_init": fan_in_of(inputs)}
-        self.hidden_shared = nn.Dense(self.deter, **shared)
-        self.hidden_told = nn.Dense(self.deter, **shared)
+        self.hidden_shared = Dense(self.deter, **shared)
+        self.hidden_told = Dense(self.deter, **shared)
         self.hidden_norm = nn.RMSNorm(epsilon=1e-4)
         self.gates = BlockDense(3 * self.deter, self.blocks)
         self.prior_hidden = [NormDense(self.hidden) for _ in range(self.prior_layers)]
-        self.prior_logits = nn.Dense(self.stoch * self.classes, kernel_init=fan_in)
+        self.prior_logits = Dense(self.stoch * self.classes, kernel_init=fan_in)
         self.posterior_hidden = SplitDense(self.hidden, self.deter)
         self.posterior_norm = nn.RMSNorm(epsilon=1e-4)
-        self.posterior_logits = nn.Dense(self.stoch * self.classes, kernel_init=fan_in)
+        self.posterior_logits = Dense(self.stoch * self.classes, kernel_init=fan_in)
 
     def initial(self, batch_size: int) -> RSSMState:
         stoch = jnp.zeros((batch_size, self.stoch, self.classes))

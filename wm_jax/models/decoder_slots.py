@@ -1,0 +1,75 @@
+"""Cells and slots to frames: every slot is pasted at its place, behind what stands in front."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from wm_jax.nn.dense import Dense
+from wm_jax.nn.mlp import MLP
+from wm_jax.nn.paste import write
+
+
+class SlotDecoder(nn.Module):
+    """Tokens of `grid_slots` → (…, h, w, 3), unbounded around [0, 1]; the caller clips.
+
+    A cell of the stage paints ``patch`` × ``patch`` pixels of backdrop b and of f, the share of a
+    pixel that stands in front of all objects. A slot paints a stencil α of its own looks in one
+    colour. A pixel is f b + (1 − f)(Σ α c + (1 − Σ α) b), with Σ α scaled down to 1 at most.
+
+    reach: side of the square that a slot paints, as a share of the frame
+    narrow: numbers through which a cell is painted; too few for an object, enough for a backdrop
+    """
+
+    cells: tuple[int, int]
+    patch: int
+    resolution: int
+    width: int
+    hidden: int
+    reach: float = 0.32
+    narrow: int = 4
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "*lead n d"], predicted: bool = False
+    ) -> Float[Array, "*lead h w c"]:
+        lead, size = tokens.shape[:-2], self.resolution
+        tokens = tokens.reshape(-1, *tokens.shape[-2:])
+        cells = self.cells[0] * self.cells[1]
+        backdrop, front = self._stage(tokens[:, :cells, : self.width])
+        place, present, colour, look = jnp.split(tokens[:, cells:], [2, 3, 6], -1)
+        stencil, shade = self._objects(look, colour)
+        if predicted:
+            # A wrong place must not teach an object to be faint or blurred.
+            present, stencil, shade = jax.lax.stop_gradient((present, stencil, shade))
+        colour = colour + shade
+        alpha = write(stencil * present[..., None], place, size)
+        total = alpha.sum(1)
+        scale = 1 / jnp.maximum(total, 1.0)
+        planes = []
+        for channel, behind in enumerate(backdrop):
+            paint = sum(
+                alpha[:, k] * colour[:, k, channel, None, None] for k in range(alpha.shape[1])
+            )
+            planes.append(behind + (1 - front) * scale * (paint - total * behind))
+        return jnp.stack(planes, -1).reshape(*lead, size, size, 3)
+
+    def _stage(self, cells: Float[Array, "b n d"]):
+        """Three planes of backdrop and one of what is in front, each (b, h, w)."""
+        x = Dense(self.hidden)(Dense(self.narrow)(cells))
+        x = Dense(4 * self.patch**2)(nn.silu(x))
+        x = x.reshape(-1, *self.cells, 4, self.patch, self.patch)
+        x = x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, 4, self.resolution, self.resolution)
+        return [x[:, i] + 0.5 for i in range(3)], nn.sigmoid(x[:, 3] - 3.0)
+
+    def _objects(self, look: Float[Array, "b k l"], colour: Float[Array, "b k 3"]):
+        """Stencils (b, k, s, s), empty at the rim and round at first, and changes of colour."""
+        side = round(self.reach * self.resolution)
+        stencil = MLP((64, side * side))(look).reshape(*look.shape[:-1], side, side)
+        across = jnp.linspace(-1, 1, side)
+        stencil = nn.sigmoid(2 * stencil + 2 - 6 * (across[:, None] ** 2 + across**2))
+        inside = jnp.abs(across) < 0.99
+        shade = 0.2 * MLP((32, 3))(jnp.concatenate([look, 2 * colour - 1], -1))
+        return stencil * (inside[:, None] & inside), shade

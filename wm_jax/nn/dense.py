@@ -1,0 +1,19 @@
+"""A dense layer whose gradient is as fast as its forward pass."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+
+class Dense(nn.Dense):
+    """`flax.linen.Dense` over the last axis, its leading axes folded into one for the product.
+
+    With two or more leading axes the weight's gradient contracts over all of them, which XLA:CPU
+    (jax 0.10.2) runs six times slower than the plain matrix product that it is.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*lead d"]) -> Float[Array, "*lead f"]:
+        flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return flat.reshape(*inputs.shape[:-1], self.features)
