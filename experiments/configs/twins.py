@@ -23,7 +23,7 @@ from wm_jax.config import base_config, change, pick
 #: Muon learned twice as much an update as AdamW in two-minute trials on twins:motion.
 GRID = {
     "optim.name": "muon",
-    "optim.learning_rate": 8e-3,
+    "optim.learning_rate": 1e-2,
     "optim.warmup": 200,
     "optim.final_fraction": 0.02,
     "optim.weight_decay": 0.01,

@@ -35,29 +35,25 @@ class Net(nn.Module):
         embedding = None if frame is None else self.encoder(frame)
         return self.dynamics.step(carry, embedding, None, self.conditioning(conditions), key)[0]
 
-    def decode(self, tokens):
-        return self.decoder(tokens)
+    def decode(self, tokens, predicted: bool = False):
+        return self.decoder(tokens, predicted)
 
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
-
-    def scan(self, frames, observed, conditions, is_first, keys):
-        carry = self.dynamics.initial(frames.shape[0])
-        told = self.conditioning(conditions)
-        return self.dynamics.scan(carry, self.encoder(frames), observed, told, is_first, keys)
 
     def window(self, frames, observed, conditions, is_first, keys, seen, foreseen):
         """Decoded posteriors of the frames ``seen``, decoded priors of the frames ``foreseen``
         (None: of none), each a slice or indices, and the backbone's own terms."""
         embeddings, told = self.encoder(frames), self.conditioning(conditions)
-        carry = self.dynamics.initial(frames.shape[0])
-        _, out = self.dynamics.scan(carry, embeddings, observed, told, is_first, keys)
-        terms = dict(out.terms)
-        if hasattr(self.dynamics, "foresee"):
-            terms |= self.dynamics.foresee(embeddings, told, is_first)
+        start = self.dynamics.initial(frames.shape[0])
+        inputs = (start, embeddings, observed, told, is_first, keys)
+        if hasattr(self.dynamics, "teach"):
+            out = self.dynamics.teach(*inputs)
+        else:
+            _, out = self.dynamics.scan(*inputs)
         posterior = self.decoder(out.tokens[:, seen])
         prior = None if foreseen is None else self.decoder(out.prior[:, foreseen], predicted=True)
-        return posterior, prior, terms
+        return posterior, prior, dict(out.terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +66,7 @@ class LossWeights:
     posterior:  of the squared error of frames decoded after they were seen
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
-    place, usage: of `grid_slots`' terms
+    place: of `grid_slots`' term of that name
     decoded:    frames a window, drawn anew for every update, whose pixels are compared before and
                 after they are seen (the terms are scaled to all frames); 0: all of them
     """
@@ -83,7 +79,6 @@ class LossWeights:
     kl_dyn: float = 1.0
     kl_rep: float = 0.1
     place: float = 40.0
-    usage: float = 0.3
     decoded: int = 0
 
 
@@ -138,6 +133,8 @@ class WorldModel:
         cut_key, step_key = jax.random.split(key)
         batch_size, time = frames.shape[:2]
         observed, known = self._observed(cut_key, batch_size, time)
+        taught = hasattr(self.net.dynamics, "teach")  # its posteriors have seen every frame
+        known = time if taught else known
         seen = self._compared(jax.random.fold_in(cut_key, 1), 0, known)
         # Nothing can be predicted before a stream's first frame; its error is pure noise.
         foreseen = self._compared(jax.random.fold_in(cut_key, 2), 1, time)
@@ -153,7 +150,7 @@ class WorldModel:
             return whole.at[:, at].set(error * (count / error.shape[1]))
 
         error = squared_error(posterior, frames[:, seen])
-        if observed is not None:
+        if observed is not None and not taught:
             error = error * observed[:, seen]
         terms["posterior"] = all_frames(error, seen, known)
         if prior is not None:

@@ -23,7 +23,8 @@ in proportion to
 beside the background (the colour that most of the frame has) and nothing at all. The mean place and
 a glimpse of r_i then correct the slot through learned gains. A slot is born where a pixel has a
 colour that neither the background, nor the recent past of that pixel, nor another slot explains:
-what moves is an object. It dies when it is not found where it should be seen.
+what moves is an object. If a slot of that colour is missing, it is that one, found again. A slot
+dies when it is not found where it should be seen.
 
 What is hidden keeps its slot, its colour and its looks, so it comes out as it went in; nothing in
 the prediction can make an object fade. Everything that an edit would want to change has an address.
@@ -49,6 +50,8 @@ from wm_jax.nn.paste import read
 CONTRAST = 10.0
 #: Squared surprise from which a pixel is the start of a new slot.
 NEW = 8.0
+#: Squared distance of colours below which a missing slot is recognised.
+SAME = 6.0
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
 #: Mean place and total r of a slot count from about this many pixels on.
@@ -89,7 +92,7 @@ class GridSlots(nn.Module):
     slots: most objects at a time        pool: encoder cells on a side of a stage cell
     width, hidden: of the stage          look, memory: sizes of a slot's vectors
     sight: side of the glimpse, in encoder cells
-    foresight: steps that `foresee` runs ahead from every frame
+    foresight: steps that `teach` runs ahead from every frame
     told_size: width of what a step is told; 1 if it is told nothing
     """
 
@@ -177,25 +180,39 @@ class GridSlots(nn.Module):
         carry, (after, before) = self._run(carry, embeddings, observed, told, is_first)
         return carry, self._output(after, before)
 
-    def foresee(
+    def teach(
         self,
+        carry: Scene,
         embeddings: Float[Array, "b t n e"],
+        observed: Bool[Array, "b t"] | None,
         told: Float[Array, "b t k"],
         is_first: Bool[Array, "b t"],
-    ) -> dict[str, Float[Array, "b t"]]:
-        """Losses without pixels, over a window of which all frames are seen.
+        keys: jax.Array | None,
+    ) -> Output:
+        """What the loss compares, instead of `scan`: nothing in it rewards hedging.
 
-        place: from every frame ``foresight`` steps are imagined; mean distance of slots from where
-        the frames then show them, in eighths of the frame, over steps and summed over slots. It
-        trains the dynamics with (t · foresight) targets for the price of a few vectors.
-        usage: how many slots are present.
+        tokens: after every frame, all of them seen
+        prior:  the stage as imagined where it is not ``observed`` (a prefix is), with the objects
+                where the frames show them: the stage need not fade what may be elsewhere
+        terms:  place: from every frame ``foresight`` steps are imagined; mean distance of slots
+                from where the frames then show them, in eighths of the frame, over steps and summed
+                over slots. It trains the dynamics with t · foresight targets and no pixels.
         """
-        _, (after, _) = self._run(self.initial(is_first.shape[0]), embeddings, None, told, is_first)
-        after = after._replace(past=after.visible, stage=after.visible)  # neither is needed
-        return {
-            "place": self._place_error(after, told, is_first),
-            "usage": after.present[..., 0].sum(-1),
-        }
+        _, (after, before) = self._run(carry, embeddings, None, told, is_first)
+        fresh, heard = self.initial(is_first.shape[0]).stage, self.stage.told_in(told)
+
+        def imagine(module, stage, inputs):
+            seen, observed, is_first, heard = inputs
+            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+            return reset(prior, seen, observed), prior
+
+        if observed is None:
+            observed = jnp.ones_like(is_first)
+        inputs = (after.stage, observed, is_first, heard)
+        _, stage = _scan(imagine)(self, carry.stage, inputs)
+        shown = jax.lax.stop_gradient(after)._replace(stage=stage)
+        terms = {"place": self._place_error(after, told, is_first)}
+        return Output(self.tokens(after), self.tokens(shown), terms)
 
     def _run(self, carry, embeddings, observed, told, is_first):
         """States after and before each frame was seen. ``past`` is not kept: it is large."""
@@ -215,10 +232,8 @@ class GridSlots(nn.Module):
                 )
             return carry, tuple(x._replace(past=x.visible) for x in (carry, prior))
 
-        scan = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
-        return scan(self, carry, (self._prepare(embeddings), observed, told, is_first))
+        inputs = (self._prepare(embeddings), observed, told, is_first)
+        return _scan(body)(self, carry, inputs)
 
     def _output(self, after: Scene, before: Scene) -> Output:
         return Output(self.tokens(after), self.tokens(before), {})
@@ -283,36 +298,45 @@ class GridSlots(nn.Module):
         rest = jnp.logaddexp(self.nothing, ground)
         return nn.softmax(jnp.concatenate([slots, rest[:, None]], 1), 1)[:, :-1]
 
-    def _births(self, scene: Scene, seen: Seen) -> Scene:
-        """At most two new slots a frame, at the most surprising pixels, in the emptiest slots."""
+    def _births(self, scene: Scene, seen: Seen) -> tuple[Scene, Bool[Array, "b k"]]:
+        """At most two slots a frame start at the most surprising pixels: one that is missing and
+        has this colour, or else an empty one. Also says which did."""
         spots, index = addresses(self.cells), jnp.arange(self.slots)
         past, known = scene.past[..., :-1], scene.past[..., -1]
         rare = jnp.square(seen.pixels - seen.background).sum(-1)
         moved = jnp.square(seen.pixels - past).sum(-1) * known
-        surprise = jnp.minimum(rare, moved) * (1 - self._belong(scene, seen).sum(1))
+        share = self._belong(scene, seen)
+        surprise = jnp.minimum(rare, moved) * (1 - share.sum(1))
+        present, unseen = scene.present[..., 0], share.sum(-1) < FEW
+        news = jnp.zeros(present.shape, bool)
         for _ in range(2):
             best = jnp.argmax(surprise, -1)[:, None]
-            colour = jnp.take_along_axis(seen.pixels, best[..., None], 1)
-            place = spots[best]
-            empty = index == jnp.argmin(scene.present[..., 0], -1)[:, None]
-            born = empty & (scene.present[..., 0] < 0.3)
-            born &= jnp.take_along_axis(surprise, best, 1) > NEW
-            new = scene._replace(
-                place=place, colour=colour, speed=0.0, present=0.5, look=0.0, memory=0.0
+            colour, place = jnp.take_along_axis(seen.pixels, best[..., None], 1), spots[best]
+            real = jnp.take_along_axis(surprise, best, 1) > NEW
+            # Something of this colour is missing elsewhere: here it is.
+            unlike = jnp.square(scene.colour - colour).sum(-1)
+            unlike = jnp.where((present > 0.3) & unseen & (unlike < SAME), unlike, jnp.inf)
+            back = real & (index == jnp.argmin(unlike, -1)[:, None]) & (unlike < SAME)
+            empty = (index == jnp.argmin(present, -1)[:, None]) & (present < 0.3)
+            born = real & empty & ~back.any(-1, keepdims=True)
+            fresh = {"colour": colour, "speed": 0.0, "present": 0.5, "look": 0.0, "memory": 0.0}
+            for name, value in fresh.items():
+                old = getattr(scene, name)
+                scene = scene._replace(**{name: jnp.where(born[..., None], value, old)})
+            moved_to = jnp.where((born | back)[..., None], place, scene.place)
+            scene = scene._replace(place=moved_to)
+            present, unseen, news = (
+                scene.present[..., 0],
+                unseen & ~(born | back),
+                news | born | back,
             )
-            mine = ("place", "colour", "speed", "present", "look", "memory")
-            changed = {
-                name: jnp.where(born[..., None], getattr(new, name), getattr(scene, name))
-                for name in mine
-            }
-            scene = scene._replace(**changed)
             same = 4 * jnp.square(spots - place).sum(-1)
             same += 0.1 * jnp.square(seen.pixels - colour).sum(-1)
             surprise *= 1 - jnp.exp(-jnp.minimum(same, 25.0))
-        return scene
+        return scene, news
 
     def _correct(self, prior: Scene, seen: Seen, observed: Bool[Array, " b"] | None) -> Scene:
-        scene = self._births(prior, seen)
+        scene, born = self._births(prior, seen)
         share = self._belong(scene, seen)
         found = share.sum(-1, keepdims=True)
         middle = (share @ addresses(self.cells) + 0.5 * scene.place) / (found + 0.5)
@@ -332,9 +356,9 @@ class GridSlots(nn.Module):
         shift, turn, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(out, splits, -1)
         visible = found / (found + FEW)
         off = off + extra / 32  # the middle of what is seen is not the middle of what is there
-        new = 1 - scene.present
-        present = nn.sigmoid(alive + found - 3.0) - scene.present
-        turn = nn.sigmoid(turn) * visible * (scene.present > 0.6)  # not for a slot just born
+        new = born[..., None]
+        present = nn.sigmoid(alive + 2 * (found - 3.0)) - scene.present
+        turn = nn.sigmoid(turn) * visible * ~new
         past, known = scene.past[..., :-1], scene.past[..., -1:]
         recent = jnp.where(known > 0, past + 0.1 * (seen.pixels - past), seen.pixels)
         corrected = scene._replace(
@@ -357,7 +381,9 @@ class GridSlots(nn.Module):
         trusted = (target.present * (0.1 + 0.9 * target.visible))[..., 0]
         there = target.present[:, :starts, :, 0] > 0.8
         stream = jnp.cumsum(is_first, 1)
-        begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), after)
+        # Neither stage nor past is needed to go on.
+        begin = after._replace(stage=after.visible, past=after.visible)
+        begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), begin)
 
         def ahead(module, scene, step):
             at = jnp.arange(starts) + step
@@ -368,9 +394,14 @@ class GridSlots(nn.Module):
             distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
             return scene, (distance * trusted[:, at] * there).sum(-1) * real
 
-        scan = nn.scan(ahead, variable_broadcast="params", split_rngs={"params": False})
-        _, error = scan(self, begin, jnp.arange(1, steps + 1))
+        _, error = _scan(ahead, axis=0)(self, begin, jnp.arange(1, steps + 1))
         return jnp.pad(error.mean(0), ((0, 0), (0, 1)))
+
+
+def _scan(body, axis: int = 1):
+    """`flax.linen.scan` over time, weights shared by all steps."""
+    axes = {"in_axes": axis, "out_axes": axis}
+    return nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, **axes)
 
 
 def _toward(old: Array, new: Array, gate: Array) -> Array:

@@ -1,0 +1,147 @@
+"""Slots find what moves, keep it while it is hidden, and let no prediction fade it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.quick import quick_jit
+from wm_jax import models, shapes
+from wm_jax.config import base_config, change
+
+SIZE, TIME = 32, 8
+SMALL = {
+    "model.resolution": SIZE,
+    "model.patch": 1,
+    "model.decoder_hidden": 8,
+    "model.dynamics.hidden": 8,
+    "model.dynamics.width": 8,
+    "model.dynamics.slots": 3,
+    "model.dynamics.foresight": 3,
+}
+RED, BLUE = (0.8, 0.1, 0.1), (0.1, 0.1, 0.8)
+
+
+def draw(spots, bar=None):
+    """A grey frame with 6 px squares centred at (x, y, colour), behind a dark bar of columns."""
+    frame = np.full((SIZE, SIZE, 3), 0.5, np.float32)
+    for x, y, colour in spots:
+        frame[y - 3 : y + 3, x - 3 : x + 3] = colour
+    if bar:
+        frame[:, slice(*bar)] = 0.2
+    return (frame * 255).astype(np.uint8)
+
+
+def clip(bar=None):
+    """Red goes right by a pixel a frame, blue stays where it is from frame 0 on."""
+    return np.stack([draw([(8 + t, 8, RED), (20, 24, BLUE)], bar) for t in range(TIME)])[None]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build(change(base_config(), SMALL).model)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    frames = jnp.asarray(clip())
+    first = jnp.zeros((1, TIME), bool).at[:, 0].set(True)
+    batch = shapes.Batch(frames, first, jnp.ones((1, TIME), bool), shapes.no_conditions(1, TIME))
+    return quick_jit(model.init)(jax.random.key(0), batch)
+
+
+@pytest.fixture(scope="module")
+def encode(model):
+    return quick_jit(lambda params, frames: shapes.encode(model, params, frames))
+
+
+def test_without_training_what_moves_becomes_a_slot(params, encode):
+    scene = encode(params, jnp.asarray(clip())).carry
+    there = np.flatnonzero(scene.present[0, :, 0] > 0.5)
+    assert len(there) == 1  # red; blue never moved, so it belongs to the stage
+    np.testing.assert_allclose(
+        scene.place[0, there[0]], ((8 + TIME - 1) / SIZE, 8 / SIZE), atol=0.05
+    )
+    np.testing.assert_allclose(scene.colour[0, there[0]] / 10, RED, atol=0.1)
+    assert scene.speed[0, there[0], 0] > 0.3 / SIZE
+
+
+def test_a_still_or_empty_scene_has_no_slots(params, encode):
+    still = np.repeat(clip()[:, :1], TIME, 1)
+    assert (encode(params, jnp.asarray(still)).carry.present < 0.5).all()
+
+
+def test_the_address_of_a_slot_is_its_place(params, encode):
+    state = encode(params, jnp.asarray(clip()))
+    assert state.address.shape == state.tokens.shape[:2] + (2,)
+    np.testing.assert_array_equal(state.address[:, -3:], state.carry.place)
+
+
+def test_imagination_keeps_presence_colour_and_looks(model, params, encode):
+    """Whatever the weights: nothing that is imagined fades."""
+    state = encode(params, jnp.asarray(clip()))
+    told = jax.tree.map(lambda x: x[:, 0], shapes.no_conditions(1, 1))
+    later = quick_jit(lambda s: model.step(params, s, told))(state)
+    for name in ("present", "colour", "look"):
+        np.testing.assert_array_equal(getattr(state.carry, name), getattr(later.carry, name))
+
+
+def test_a_hidden_object_moves_on_behind_the_bar(params, encode):
+    """Its slot is neither lost nor stopped by frames that don't show it."""
+    frames = clip(bar=(18, 32))
+    seen = encode(params, jnp.asarray(frames[:, :6])).carry
+    hidden = np.stack([draw([(20, 24, BLUE)], (13, 32))] * 2)[None]
+    later = encode(params, jnp.asarray(np.concatenate([frames[:, :6], hidden], 1))).carry
+    slot = int(jnp.argmax(seen.present[0, :, 0]))
+    assert later.present[0, slot, 0] > 0
+    assert later.place[0, slot, 0] > seen.place[0, slot, 0]
+
+
+def test_a_prediction_teaches_places_and_not_looks(model, params):
+    """Pixels of a prediction have no gradient in stencils and colours; those of the seen have."""
+    net = model.net
+    carry = net.dynamics.initial(1)
+    carry = carry._replace(present=carry.present + 1, look=carry.look + 0.3)
+
+    def paint(params, predicted):
+        tokens = net.dynamics.tokens(carry)
+        return jnp.square(net.apply({"params": params}, tokens, predicted, method="decode")).sum()
+
+    for predicted in (True, False):
+        grads = jax.grad(paint)(params, predicted)["decoder"]
+        stencil = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(grads["MLP_0"]))
+        assert (stencil == 0) == predicted
+
+
+def test_losses_are_per_frame_and_foresight_stops_at_a_reset(model, params):
+    frames = jnp.asarray(np.concatenate([clip(), clip()], 0))
+    first = jnp.zeros((2, TIME), bool).at[:, 0].set(True)
+    mask = jnp.ones((2, TIME), bool)
+    batch = shapes.Batch(frames, first, mask, shapes.no_conditions(2, TIME))
+    cut = batch._replace(is_first=first.at[0, 4].set(True))
+    loss = quick_jit(lambda batch: model.loss(params, batch, jax.random.key(1))[1])
+    whole, parts = loss(batch), loss(cut)
+    assert all(term.shape == (2, TIME) for term in whole.values())
+    assert {"place", "posterior", "prior"} == whole.keys()
+    assert parts["place"][0, 3] == 0  # the next frame is another stream
+    np.testing.assert_allclose(whole["place"][1], parts["place"][1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("decoded", [2, 5])
+def test_a_part_of_the_frames_stands_for_all(model, params, decoded):
+    """In expectation the terms are those of all frames."""
+    frames = jnp.asarray(clip())
+    first = jnp.zeros((1, TIME), bool).at[:, 0].set(True)
+    batch = shapes.Batch(frames, first, jnp.ones((1, TIME), bool), shapes.no_conditions(1, TIME))
+
+    def terms(decoded, seed):
+        weights = dataclasses.replace(model.weights, decoded=decoded, context_low=4, context_high=4)
+        counted = dataclasses.replace(model, weights=weights)
+        return counted.loss(params, batch, jax.random.key(seed))[1]
+
+    some = quick_jit(jax.vmap(lambda seed: terms(decoded, seed)["prior"]))(jnp.arange(40))
+    whole = quick_jit(lambda: terms(0, 0)["prior"])()
+    assert ((some > 0).sum((1, 2)) == decoded).all()
+    np.testing.assert_allclose(some.sum((1, 2)).mean(), whole.sum(), rtol=0.35)
