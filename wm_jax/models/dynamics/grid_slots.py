@@ -42,6 +42,7 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.nn.dense import Dense
+from wm_jax.nn.gradient import steady
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
 from wm_jax.nn.paste import read
@@ -62,7 +63,8 @@ class Scene(NamedTuple):
     """The carry. k slots; n cells of the stage; p pixels of the encoder's grid.
 
     present is in [0, 1]; colour is times CONTRAST; visible is the share of the slot's evidence that
-    the last frame gave (0 where none was seen); past is the mean of recent frames and whether there
+    the last frame gave (0 where none was seen); age counts the frames from which place and speed
+    are known; past is the mean of recent frames and whether there
     was one; told is what the last step was told.
     """
 
@@ -74,6 +76,7 @@ class Scene(NamedTuple):
     look: Float[Array, "b k l"]
     memory: Float[Array, "b k m"]
     visible: Float[Array, "b k 1"]
+    age: Float[Array, "b k 1"]
     past: Float[Array, "b p e"]
     told: Float[Array, "b t"]
 
@@ -121,7 +124,7 @@ class GridSlots(nn.Module):
         self.pair = MLP((64, 48 + 8))
         self.alone = MLP((128, 96, 12 + 2 * self.memory), gain=0.1)
         self.tint = MLP((16, self.channels), gain=0.1)
-        self.gains = MLP((96, 64, 6 + 2 * self.look + 2 * self.memory))
+        self.gains = MLP((96, 64, 7 + 2 * self.look + 2 * self.memory), gain=0.1)
         self.near = self.param("near", nn.initializers.constant(32.0), ())
         self.nothing = self.param("nothing", nn.initializers.constant(-3.0), ())
 
@@ -140,6 +143,7 @@ class GridSlots(nn.Module):
             look=slots(self.look),
             memory=slots(self.memory),
             visible=slots(1),
+            age=slots(1),
             past=jnp.zeros((batch_size, pixels, self.channels + 1)),
             told=jnp.zeros((batch_size, self.told_size)),
         )
@@ -220,9 +224,9 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
-            prior = module._predict(reset(carry, fresh, is_first), told)
-            if observed is None:
-                carry = module._correct(prior, seen, None)
+            prior = module._predict(_steady(reset(carry, fresh, is_first)), told)
+            if observed is None or module.is_initializing():
+                carry = module._correct(prior, seen, observed)
             else:
                 carry = nn.cond(
                     observed.any(),
@@ -289,14 +293,23 @@ class GridSlots(nn.Module):
         cells = nn.silu(self.stage_in(x.reshape(*x.shape[:-2], -1) - 0.5))
         return Seen(self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * centre)
 
-    def _belong(self, scene: Scene, seen: Seen) -> Float[Array, "b k p"]:
-        """r: the share of every pixel that is each slot's."""
-        from_slot = _distances(scene.colour, seen.pixels)
+    def _belong(self, scene: Scene, seen: Seen):
+        """(b, k, p): r, the share of every pixel that is each slot's, and how much of the pixel the
+        object covers, read off its colour between background and object: exact where edges are
+        anti-aliased, which is what makes the mean place exact."""
+        ahead = scene.colour - seen.background
+        pixels = seen.pixels - seen.background
+        size = jnp.square(ahead).sum(-1)[..., None]
+        lengths = jnp.square(pixels).sum(-1)
+        along = ahead @ jnp.swapaxes(pixels, 1, 2)
+        covered = along / (size + 1.0)
+        between = jnp.clip(covered, 0.0, 1.0)
+        off = lengths[:, None] - 2 * between * along + jnp.square(between) * size
         away = _distances(scene.place, addresses(self.cells)[None])
-        slots = jnp.maximum(-from_slot - self.near * away, -25.0) + jnp.log(scene.present + 1e-4)
-        ground = jnp.maximum(1 - jnp.square(seen.pixels - seen.background).sum(-1), -25.0)
-        rest = jnp.logaddexp(self.nothing, ground)
-        return nn.softmax(jnp.concatenate([slots, rest[:, None]], 1), 1)[:, :-1]
+        slots = jnp.maximum(-off - self.near * away, -25.0) + jnp.log(scene.present + 1e-4)
+        rest = jnp.logaddexp(self.nothing, jnp.maximum(1 - lengths, -25.0))
+        share = nn.softmax(jnp.concatenate([slots, rest[:, None]], 1), 1)[:, :-1]
+        return share, jnp.clip((between - 0.1) / 0.9, 0.0, 1.0)
 
     def _births(self, scene: Scene, seen: Seen) -> tuple[Scene, Bool[Array, "b k"]]:
         """At most two slots a frame start at the most surprising pixels: one that is missing and
@@ -305,9 +318,9 @@ class GridSlots(nn.Module):
         past, known = scene.past[..., :-1], scene.past[..., -1]
         rare = jnp.square(seen.pixels - seen.background).sum(-1)
         moved = jnp.square(seen.pixels - past).sum(-1) * known
-        share = self._belong(scene, seen)
+        share, covered = self._belong(scene, seen)
         surprise = jnp.minimum(rare, moved) * (1 - share.sum(1))
-        present, unseen = scene.present[..., 0], share.sum(-1) < FEW
+        present, unseen = scene.present[..., 0], (share * covered).sum(-1) < FEW
         news = jnp.zeros(present.shape, bool)
         for _ in range(2):
             best = jnp.argmax(surprise, -1)[:, None]
@@ -337,39 +350,52 @@ class GridSlots(nn.Module):
 
     def _correct(self, prior: Scene, seen: Seen, observed: Bool[Array, " b"] | None) -> Scene:
         scene, born = self._births(prior, seen)
-        share = self._belong(scene, seen)
+        share, covered = self._belong(scene, seen)
+        share = share * covered
         found = share.sum(-1, keepdims=True)
         middle = (share @ addresses(self.cells) + 0.5 * scene.place) / (found + 0.5)
-        colour = (share @ seen.pixels + 0.5 * scene.colour) / (found + 0.5)
+        pure = share * covered**3  # not the edges: they are mixed with what is behind
+        colour = pure @ seen.pixels + 0.5 * scene.colour
+        colour = colour / (pure.sum(-1, keepdims=True) + 0.5)
         image = share.reshape(*share.shape[:-1], *self.cells)
         glimpse = read(image, middle, self.sight, 1 / self.cells[0])
         off = middle - scene.place
         evidence = (
             glimpse.reshape(*glimpse.shape[:2], -1),
             *(colour / CONTRAST - 0.5, scene.colour / CONTRAST - 0.5),
-            *(jnp.log1p(found), 32 * off, scene.present),
+            *(jnp.log1p(found), 32 * off, scene.present, 1 / (1 + scene.age)),
             *(scene.look, scene.memory, 32 * scene.speed),
         )
         out = self.gains(jnp.concatenate(evidence, -1))
-        sizes = (1, 1, 1, 1, 2, self.look, self.look, self.memory, self.memory)
+        sizes = (1, 1, 1, 1, 1, 2, self.look, self.look, self.memory, self.memory)
         splits = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        shift, turn, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(out, splits, -1)
+        shift, turn, keep, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(
+            out, splits, -1
+        )
         visible = found / (found + FEW)
-        off = off + extra / 32  # the middle of what is seen is not the middle of what is there
+        off = off + extra / 64  # the middle of what is seen is not the middle of what is there
         new = born[..., None]
         present = nn.sigmoid(alive + 2 * (found - 3.0)) - scene.present
-        turn = nn.sigmoid(turn) * visible * ~new
+        # The gains of a least-squares line through the frames of an object's age (an α–β filter).
+        # It starts anew when it is off by more than a 64th of the frame, as after a collision.
+        # What is learned is when to trust a frame less and what else is a new start.
+        astray = jnp.minimum(jnp.square(64 * off).sum(-1, keepdims=True), 8.0)
+        astray = astray * (scene.age > 1.5)  # else its speed is not known yet
+        age = 1 + jnp.where(new, 0.0, nn.sigmoid(keep + 4.0 - 2 * astray) * scene.age)
+        shift = jnp.minimum(2 * (2 * age - 1) / (age * (age + 1)), 1.0) * _trust(shift) * visible
+        turn = 6 / (age * (age + 1)) * _trust(turn) * visible * (age > 1.5)
         past, known = scene.past[..., :-1], scene.past[..., -1:]
         recent = jnp.where(known > 0, past + 0.1 * (seen.pixels - past), seen.pixels)
         corrected = scene._replace(
             stage=self.stage.correct(scene.stage, seen.stage, None),
-            place=scene.place + nn.sigmoid(shift + 2.0) * visible * off,
+            place=scene.place + shift * off,
             speed=scene.speed + turn * off,
             present=scene.present + nn.sigmoid(doubt) * present * (scene.present > 0),
             colour=scene.colour + 0.1 * visible * (colour - scene.colour),
             look=_toward(scene.look, look, nn.sigmoid(gate - 1 + 3 * new) * visible),
             memory=_toward(scene.memory, memory, nn.sigmoid(gate_m)),
             visible=visible,
+            age=jnp.where(found > FEW, age, 0.9 * scene.age),
             past=jnp.concatenate([recent, jnp.ones_like(known)], -1),
         )
         return corrected if observed is None else reset(prior, corrected, observed)
@@ -379,7 +405,8 @@ class GridSlots(nn.Module):
         steps, starts = self.foresight, time - 1
         target = jax.lax.stop_gradient(after)
         trusted = (target.present * (0.1 + 0.9 * target.visible))[..., 0]
-        there = target.present[:, :starts, :, 0] > 0.8
+        there = (target.present[..., 0] > 0.8) & (target.age[..., 0] > 2.5)
+        there = there[:, :starts]
         stream = jnp.cumsum(is_first, 1)
         # Neither stage nor past is needed to go on.
         begin = after._replace(stage=after.visible, past=after.visible)
@@ -389,7 +416,9 @@ class GridSlots(nn.Module):
             at = jnp.arange(starts) + step
             real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
             at = jnp.minimum(at, time - 1)
-            scene = module._predict(scene, told[:, at].reshape(batch * starts, -1), stage=False)
+            scene = module._predict(
+                _steady(scene), told[:, at].reshape(batch * starts, -1), stage=False
+            )
             off = scene.place.reshape(batch, starts, -1, 2) - target.place[:, at]
             distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
             return scene, (distance * trusted[:, at] * there).sum(-1) * real
@@ -402,6 +431,16 @@ def _scan(body, axis: int = 1):
     """`flax.linen.scan` over time, weights shared by all steps."""
     axes = {"in_axes": axis, "out_axes": axis}
     return nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, **axes)
+
+
+def _trust(x: Array) -> Array:
+    """Around 1 for an untrained layer, in (0, 1.5)."""
+    return 1.5 * nn.sigmoid(0.3 * x + 0.7)
+
+
+def _steady(scene: Scene) -> Scene:
+    """Gradients of no more than 100 (of a loss per frame) go back to the step before."""
+    return jax.tree.map(lambda x: steady(x, 100.0), scene)
 
 
 def _toward(old: Array, new: Array, gate: Array) -> Array:
