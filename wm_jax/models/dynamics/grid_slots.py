@@ -124,7 +124,7 @@ class GridSlots(nn.Module):
         self.pair = MLP((64, 48 + 8))
         self.alone = MLP((128, 96, 12 + 2 * self.memory), gain=0.1)
         self.tint = MLP((16, self.channels), gain=0.1)
-        self.gains = MLP((96, 64, 7 + 2 * self.look + 2 * self.memory), gain=0.1)
+        self.gains = MLP((96, 64, 6 + 2 * self.look + 2 * self.memory), gain=0.1)
         self.near = self.param("near", nn.initializers.constant(32.0), ())
         self.nothing = self.param("nothing", nn.initializers.constant(-3.0), ())
 
@@ -367,21 +367,19 @@ class GridSlots(nn.Module):
             *(scene.look, scene.memory, 32 * scene.speed),
         )
         out = self.gains(jnp.concatenate(evidence, -1))
-        sizes = (1, 1, 1, 1, 1, 2, self.look, self.look, self.memory, self.memory)
+        sizes = (1, 1, 1, 1, 2, self.look, self.look, self.memory, self.memory)
         splits = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        shift, turn, keep, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(
-            out, splits, -1
-        )
+        shift, turn, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(out, splits, -1)
         visible = found / (found + FEW)
         off = off + extra / 64  # the middle of what is seen is not the middle of what is there
         new = born[..., None]
         present = nn.sigmoid(alive + 2 * (found - 3.0)) - scene.present
         # The gains of a least-squares line through the frames of an object's age (an α–β filter).
         # It starts anew when it is off by more than a 64th of the frame, as after a collision.
-        # What is learned is when to trust a frame less and what else is a new start.
+        # What is learned is how far to trust a frame.
         astray = jnp.minimum(jnp.square(64 * off).sum(-1, keepdims=True), 8.0)
         astray = astray * (scene.age > 1.5)  # else its speed is not known yet
-        age = 1 + jnp.where(new, 0.0, nn.sigmoid(keep + 4.0 - 2 * astray) * scene.age)
+        age = 1 + jnp.where(new, 0.0, nn.sigmoid(4.0 - 2 * astray) * scene.age)
         shift = jnp.minimum(2 * (2 * age - 1) / (age * (age + 1)), 1.0) * _trust(shift) * visible
         turn = 6 / (age * (age + 1)) * _trust(turn) * visible * (age > 1.5)
         past, known = scene.past[..., :-1], scene.past[..., -1:]
@@ -405,8 +403,7 @@ class GridSlots(nn.Module):
         steps, starts = self.foresight, time - 1
         target = jax.lax.stop_gradient(after)
         trusted = (target.present * (0.1 + 0.9 * target.visible))[..., 0]
-        there = (target.present[..., 0] > 0.8) & (target.age[..., 0] > 2.5)
-        there = there[:, :starts]
+        there = target.present[:, :starts, :, 0] > 0.8
         stream = jnp.cumsum(is_first, 1)
         # Neither stage nor past is needed to go on.
         begin = after._replace(stage=after.visible, past=after.visible)
@@ -434,8 +431,8 @@ def _scan(body, axis: int = 1):
 
 
 def _trust(x: Array) -> Array:
-    """Around 1 for an untrained layer, in (0, 1.5)."""
-    return 1.5 * nn.sigmoid(0.3 * x + 0.7)
+    """In (0.5, 1.5), near 1 for an untrained layer."""
+    return 0.5 + nn.sigmoid(0.3 * x)
 
 
 def _steady(scene: Scene) -> Scene:
