@@ -18,10 +18,12 @@ Correct. One step of expectation-maximisation for a mixture over colour and plac
 which slot attention is with learned features; Locatello et al. 2020): a pixel p belongs to slot i
 in proportion to
 
-  r_ip ∝ present_i · exp(−‖c_p − c_i‖² − near ‖x_p − x_i‖²)
+  r_ip ∝ present_i · exp(−‖c_p − [b, c_i]‖² − near ‖x_p − x_i‖²)
 
-beside the background (the colour that most of the frame has) and nothing at all. The mean place and
-a glimpse of r_i then correct the slot through learned gains. A slot is born where a pixel has a
+beside the background b and nothing at all; [b, c_i] are the colours from b to c_i, which a pixel at
+an anti-aliased edge has. Weighed by how far along it lies, the mean place is that of the visible
+mask to a fraction of a pixel. It corrects place and speed with the gains of a least-squares line
+(an α–β filter), a glimpse of r_i the looks and the memory. A slot is born where a pixel has a
 colour that neither the background, nor the recent past of that pixel, nor another slot explains:
 what moves is an object. If a slot of that colour is missing, it is that one, found again. A slot
 dies when it is not found where it should be seen.
@@ -32,7 +34,7 @@ the prediction can make an object fade. Everything that an edit would want to ch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -332,7 +334,13 @@ class GridSlots(nn.Module):
             back = real & (index == jnp.argmin(unlike, -1)[:, None]) & (unlike < SAME)
             empty = (index == jnp.argmin(present, -1)[:, None]) & (present < 0.3)
             born = real & empty & ~back.any(-1, keepdims=True)
-            fresh = {"colour": colour, "speed": 0.0, "present": 0.5, "look": 0.0, "memory": 0.0}
+            fresh: dict[str, Any] = {
+                "colour": colour,
+                "speed": 0.0,
+                "present": 0.5,
+                "look": 0.0,
+                "memory": 0.0,
+            }
             for name, value in fresh.items():
                 old = getattr(scene, name)
                 scene = scene._replace(**{name: jnp.where(born[..., None], value, old)})
@@ -426,8 +434,13 @@ class GridSlots(nn.Module):
 
 def _scan(body, axis: int = 1):
     """`flax.linen.scan` over time, weights shared by all steps."""
-    axes = {"in_axes": axis, "out_axes": axis}
-    return nn.scan(body, variable_broadcast="params", split_rngs={"params": False}, **axes)
+    return nn.scan(
+        body,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=axis,
+        out_axes=axis,
+    )
 
 
 def _trust(x: Array) -> Array:
