@@ -379,9 +379,12 @@ class GridSlots(nn.Module):
         splits = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
         shift, turn, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(out, splits, -1)
         visible = found / (found + FEW)
-        off = off + extra / 64  # the middle of what is seen is not the middle of what is there
+        off = (
+            off + jnp.clip(extra, -2.0, 2.0) / 64
+        )  # the middle of what is seen is not the middle of what is there
         new = born[..., None]
-        present = nn.sigmoid(alive + 2 * (found - 3.0)) - scene.present
+        # What is found cannot be talked out of being there.
+        present = nn.sigmoid(jnp.clip(alive, -4.0, 4.0) + 2 * (found - 3.0)) - scene.present
         # The gains of a least-squares line through the frames of an object's age (an α–β filter).
         # It starts anew when it is off by more than a 64th of the frame, as after a collision.
         # What is learned is how far to trust a frame.
