@@ -246,6 +246,11 @@ def validate(config: ConfigDict) -> ConfigDict:
     for key in FRACTIONS:
         if not 0 <= values[key] < 1:
             raise UserError(f"config.{key}={values[key]} must lie in [0, 1).")
+    for key, value in values.items():
+        counted = key.startswith("model.dynamics.") and type(value) is int
+        weighed = key.startswith("model.loss.") and isinstance(value, int | float)
+        if (counted and value < 1) or (weighed and not value >= 0):
+            raise UserError(f"config.{key}={value} must be at least {int(counted)}.")
     model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
     if model.resolution % model.patch:
         raise UserError(

@@ -124,7 +124,7 @@ def test_losses_are_per_frame_and_foresight_stops_at_a_reset(model, params):
     loss = quick_jit(lambda batch: model.loss(params, batch, jax.random.key(1))[1])
     whole, parts = loss(batch), loss(cut)
     assert all(term.shape == (2, TIME) for term in whole.values())
-    assert {"place", "posterior", "prior"} == whole.keys()
+    assert {"place", "whole", "posterior", "prior"} == whole.keys()
     assert parts["place"][0, 3] == 0  # the next frame is another stream
     np.testing.assert_allclose(whole["place"][1], parts["place"][1], rtol=1e-5)
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from tests.models.quick import quick_jit, random_variables
+from wm_jax import shapes
+from wm_jax.config import load
 from wm_jax.errors import UserError
+from wm_jax.models import build
 from wm_jax.models.decoder_conv import ConvDecoder, UpsampledConv
 from wm_jax.models.dynamics.rssm import RSSM, RSSMState
 from wm_jax.models.encoder_conv import ConvEncoder
@@ -168,6 +171,18 @@ def test_parameters_of_the_1m_size():
         "continue": 41_153,
     }
     assert 0.565e6 < sum(counts.values()) < 0.575e6
+
+
+@pytest.mark.parametrize("variant", ["quickstart_rssm", "small_rssm"])
+def test_the_shipped_baselines_are_of_the_1m_size(variant):
+    """With the patch stem, at either resolution: a baseline of another size would be unfair."""
+    config = load(f"experiments/configs/twins.py:{variant}")
+    size, model = config.model.resolution, build(config.model)
+    frames = jnp.zeros((1, 2, size, size, 3), jnp.uint8)
+    flags = jnp.ones((1, 2), bool)
+    batch = shapes.Batch(frames, flags, flags, shapes.no_conditions(1, 2))
+    made = jax.eval_shape(model.init, jax.random.key(0), batch)
+    assert 0.5e6 < sum(leaf.size for leaf in jax.tree.leaves(made)) < 0.8e6
 
 
 def test_encoder_treats_every_frame_alone():

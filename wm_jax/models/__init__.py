@@ -28,7 +28,7 @@ AROUND: dict[str, dict[str, Any]] = {
     "rssm": {"embed": 16},
 }
 LOSSES = {
-    "grid_slots": LossWeights(context_low=4, decoded=4),
+    "grid_slots": LossWeights(context_low=4, decoded=4, painted=4),
     "rssm": LossWeights(context="all", posterior=1.0, prior=0.0),
 }
 
@@ -66,6 +66,11 @@ def build(config: Any) -> WorldModel:
         raise UserError(
             f"model.dynamics.pool={fields['pool']} does not divide the {cells[0]} encoder cells on "
             "a side (model.resolution / model.patch)."
+        )
+    if slots and fields["directions"] % 4:
+        raise UserError(
+            f"model.dynamics.directions={fields['directions']} is not a multiple of 4: the walls' "
+            "directions must be among them; choose 24, for example."
         )
     dynamics = DYNAMICS[config.name](cells=cells, **fields)
     net = Net(

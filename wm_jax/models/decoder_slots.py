@@ -15,9 +15,11 @@ from wm_jax.nn.paste import write
 class SlotDecoder(nn.Module):
     """Tokens of `grid_slots` → (…, h, w, 3), unbounded around [0, 1]; the caller clips.
 
-    A cell of the stage paints ``patch`` × ``patch`` pixels of backdrop b and of f, the share of a
-    pixel that stands in front of all objects. A slot paints a stencil α of its own looks in one
-    colour. A pixel is f b + (1 − f)(Σ α c + (1 − Σ α) b), with Σ α scaled down to 1 at most.
+    A cell of the stage paints ``patch`` × ``patch`` pixels of backdrop b. How far a pixel of it, f,
+    stands in front of all objects is read off its colour and how that differs from the backdrop's
+    mean: the same for every pixel, because few are ever seen to hide something. A slot paints a
+    stencil α of its own looks in one colour. A pixel is f b + (1 − f)(Σ α c + (1 − Σ α) b), with
+    Σ α scaled down to 1 at most.
 
     reach: side of the square that a slot paints, as a share of the frame
     narrow: numbers through which a cell is painted; too few for an object, enough for a backdrop
@@ -43,9 +45,11 @@ class SlotDecoder(nn.Module):
         stencil, shade = self._objects(look, colour)
         if predicted:
             # A wrong place must not teach an object to be faint or blurred.
-            present, stencil, shade = jax.lax.stop_gradient((present, stencil, shade))
+            stencil, shade = jax.lax.stop_gradient((stencil, shade))
         colour = colour + shade
-        alpha = write(stencil * present[..., None], place, size)
+        # What is likely to be there is painted in full.
+        there = jnp.clip(4 * present - 1, 0.0, 1.0)
+        alpha = write(stencil * there[..., None], place, size)
         total = alpha.sum(1)
         scale = 1 / jnp.maximum(total, 1.0)
         planes = []
@@ -59,10 +63,14 @@ class SlotDecoder(nn.Module):
     def _stage(self, cells: Float[Array, "b n d"]):
         """Three planes of backdrop and one of what is in front, each (b, h, w)."""
         x = Dense(self.hidden)(Dense(self.narrow)(cells))
-        x = Dense(4 * self.patch**2)(nn.silu(x))
-        x = x.reshape(-1, *self.cells, 4, self.patch, self.patch)
-        x = x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, 4, self.resolution, self.resolution)
-        return [x[:, i] + 0.5 for i in range(3)], nn.sigmoid(x[:, 3] - 3.0)
+        x = Dense(3 * self.patch**2)(nn.silu(x))
+        x = x.reshape(-1, *self.cells, 3, self.patch, self.patch)
+        x = x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, 3, self.resolution, self.resolution)
+        # It must not paint a backdrop that is easy to tell.
+        seen = jax.lax.stop_gradient(jnp.moveaxis(x, 1, -1))
+        contrast = seen - seen.mean((1, 2), keepdims=True)
+        front = MLP((16, 1))(jnp.concatenate([2 * seen, 4 * contrast, 8 * contrast**2], -1))
+        return [x[:, i] + 0.5 for i in range(3)], nn.sigmoid(front[..., 0] - 2.0)
 
     def _objects(self, look: Float[Array, "b k l"], colour: Float[Array, "b k 3"]):
         """Stencils (b, k, s, s), empty at the rim and round at first, and changes of colour."""

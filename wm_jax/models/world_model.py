@@ -41,16 +41,18 @@ class Net(nn.Module):
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
 
-    def window(self, frames, observed, conditions, is_first, keys, seen, foreseen):
+    def window(self, frames, observed, conditions, is_first, keys, seen, foreseen, painted):
         """Decoded posteriors of the frames ``seen``, decoded priors of the frames ``foreseen``
-        (None: of none), each a slice or indices, and the backbone's own terms."""
+        (None: of none), each a slice or indices, both of the streams ``painted`` (a slice), and the
+        backbone's own terms of all."""
         embeddings, told = self.encoder(frames), self.conditioning(conditions)
         start = self.dynamics.initial(frames.shape[0])
         inputs = (start, embeddings, observed, told, is_first, keys)
         if hasattr(self.dynamics, "teach"):
-            out = self.dynamics.teach(*inputs)
+            out = self.dynamics.teach(*inputs, painted=painted)
         else:
             _, out = self.dynamics.scan(*inputs)
+            out = out._replace(tokens=out.tokens[painted], prior=out.prior[painted])
         posterior = self.decoder(out.tokens[:, seen])
         prior = None if foreseen is None else self.decoder(out.prior[:, foreseen], predicted=True)
         return posterior, prior, dict(out.terms)
@@ -66,9 +68,11 @@ class LossWeights:
     posterior:  of the squared error of frames decoded after they were seen
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
-    place: of `grid_slots`' term of that name
+    place, whole: of `grid_slots`' terms of these names
     decoded:    frames a window, drawn anew for every update, whose pixels are compared before and
                 after they are seen (the terms are scaled to all frames); 0: all of them
+    painted:    one stream in this many is decoded at all (its terms are scaled likewise): where
+                pixels cost most of an update and teach little, the rest goes to the dynamics
     """
 
     context: str = "random"
@@ -79,7 +83,9 @@ class LossWeights:
     kl_dyn: float = 1.0
     kl_rep: float = 0.1
     place: float = 40.0
+    whole: float = 4.0
     decoded: int = 0
+    painted: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +101,16 @@ class WorldModel:
         frames = one.frames.astype(jnp.float32) / 255
         told = shapes.conditions_for_steps(one.conditions)
         every = slice(None)
-        arguments = (frames, None, told, one.is_first, jax.random.split(key, 2), every, every)
+        arguments = (
+            frames,
+            None,
+            told,
+            one.is_first,
+            jax.random.split(key, 2),
+            every,
+            every,
+            every,
+        )
         return self.net.init(key, *arguments, method="window")["params"]
 
     def _apply(self, params, method, *arguments):
@@ -140,21 +155,25 @@ class WorldModel:
         foreseen = self._compared(jax.random.fold_in(cut_key, 2), 1, time)
         told = shapes.conditions_for_steps(batch.conditions, batch.is_first)
         keys = shapes.step_keys(step_key, time)
-        which = (seen, foreseen if self.weights.prior > 0 else None)
+        painted = slice(None, None, self.weights.painted)
+        which = (seen, foreseen if self.weights.prior > 0 else None, painted)
         arguments = (frames, observed, told, batch.is_first, keys, *which)
         posterior, prior, terms = self._apply(params, "window", *arguments)
 
         def all_frames(error, at, count):
-            """The error at some frames, scaled so that its sum stands for ``count`` of them."""
+            """The error at some frames of the painted streams, scaled so that its sum stands for
+            ``count`` of them of all streams."""
             whole = jnp.zeros((batch_size, time))
-            return whole.at[:, at].set(error * (count / error.shape[1]))
+            share = error.size / (batch_size * count)
+            return whole.at[painted, at].set(error / share)
 
-        error = squared_error(posterior, frames[:, seen])
+        error = squared_error(posterior, frames[painted, seen])
         if observed is not None and not taught:
-            error = error * observed[:, seen]
+            error = error * observed[painted, seen]
         terms["posterior"] = all_frames(error, seen, known)
         if prior is not None:
-            error = squared_error(prior, frames[:, foreseen]) * ~batch.is_first[:, foreseen]
+            error = squared_error(prior, frames[painted, foreseen])
+            error = error * ~batch.is_first[painted, foreseen]
             terms["prior"] = all_frames(error, foreseen, time - 1)
         total = sum(getattr(self.weights, name) * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)

@@ -31,8 +31,8 @@ class Dynamics(Protocol):
     """A Linen module with these methods; hyperparameters are its fields.
 
     Two methods are optional: ``address(carry)`` (b, n, 2) where tokens move, and
-    ``teach(…)``, with the arguments of `scan`, the `Output` that the loss compares if it is not
-    `scan`'s; its ``tokens`` have seen all frames.
+    ``teach(…, painted)``, with the arguments of `scan`, the `Output` that the loss compares if it
+    is not `scan`'s: ``tokens`` have seen all frames and are of the streams ``painted`` (a slice).
     ``cells`` (rows, columns) of the encoder's grid is a field of every backbone, and
     ``posterior_reads_carry`` says whether the correction by a frame may read the recurrent state.
     """

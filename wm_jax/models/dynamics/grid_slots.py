@@ -1,32 +1,20 @@
 """A grid of cells for the stage, and slots with a place for what moves on it.
 
 The stage is a small `grid_gru` that changes slowly. An object is a slot: where it is, how fast it
-moves, its colour, a vector for its looks and one of memory. Places are shares of the frame, speeds
-shares a step. A step is, as in a Kalman filter, a prediction and, where a frame is seen, a
-correction.
+moves, its colour, a template of what was seen of it and a vector for its looks, read off the
+template. A step is, as in a Kalman filter, a prediction and, where a frame is seen, a correction;
+the correction is `tracking`, which has no parameters.
 
-Predict. Slots act on each other and on themselves. Matrices multiply velocities, as an elastic
-collision does to the relative velocity of two bodies whose contact is known; without them an
-object goes on as it went (an interaction network, Battaglia et al. 2016):
+Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.nn.contact`):
 
-  m_ij, P_ij, Q_ij = f(s_i, s_j)
-  a, b, A, B, h'   = g(s_i, Σ_j m_ij, told)
-  v ← v + a + A v + Σ_j P_ij (v_j − v_i)
-  x ← x + v + b + B v + Σ_j Q_ij (v_j − v_i)                       v the old one
+  h_i, m_i = f(look_i)                                   reach along 24 directions, log of the mass
+  a, d, A  = g(x_i, v_i, look_i, told)
+  v ← v + a + A v + Σ_j blows of j and of the walls on i
+  x ← x + v + d + what is left of the step after a blow, times the blow
 
-Correct. One step of expectation-maximisation for a mixture over colour and place (soft k-means,
-which slot attention is with learned features; Locatello et al. 2020): a pixel p belongs to slot i
-in proportion to
-
-  r_ip ∝ present_i · exp(−‖c_p − [b, c_i]‖² − near ‖x_p − x_i‖²)
-
-beside the background b and nothing at all; [b, c_i] are the colours from b to c_i, which a pixel at
-an anti-aliased edge has. Weighed by how far along it lies, the mean place is that of the visible
-mask to a fraction of a pixel. It corrects place and speed with the gains of a least-squares line
-(an α–β filter), a glimpse of r_i the looks and the memory. A slot is born where a pixel has a
-colour that neither the background, nor the recent past of that pixel, nor another slot explains:
-what moves is an object. If a slot of that colour is missing, it is that one, found again. A slot
-dies when it is not found where it should be seen.
+A collision is a jump: a smooth network makes half of one wherever it is not sure, and is wrong on
+both sides. So that there are contacts, and that they change the speed along their normal, is given;
+outlines, masses, bounce and walls are learned, from places alone.
 
 What is hidden keeps its slot, its colour and its looks, so it comes out as it went in; nothing in
 the prediction can make an object fade. Everything that an edit would want to change has an address.
@@ -34,69 +22,34 @@ the prediction can make an object fade. Everything that an edit would want to ch
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from wm_jax.models.dynamics import templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
+from wm_jax.models.dynamics.tracking import CONTRAST, UNIT, Scene
+from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.gradient import steady
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
-from wm_jax.nn.paste import read
 
-#: Colours in [0, 1] times this: two colours 0.1 apart are one unit of surprise apart.
-CONTRAST = 10.0
-#: Squared surprise from which a pixel is the start of a new slot.
-NEW = 8.0
-#: Squared distance of colours below which a missing slot is recognised.
-SAME = 6.0
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
-#: Mean place and total r of a slot count from about this many pixels on.
-FEW = 2.0
-
-
-class Scene(NamedTuple):
-    """The carry. k slots; n cells of the stage; p pixels of the encoder's grid.
-
-    present is in [0, 1]; colour is times CONTRAST; visible is the share of the slot's evidence that
-    the last frame gave (0 where none was seen); age counts the frames from which place and speed
-    are known; past is the mean of recent frames and whether there
-    was one; told is what the last step was told.
-    """
-
-    stage: Float[Array, "b n d"]
-    place: Float[Array, "b k 2"]
-    speed: Float[Array, "b k 2"]
-    present: Float[Array, "b k 1"]
-    colour: Float[Array, "b k c"]
-    look: Float[Array, "b k l"]
-    memory: Float[Array, "b k m"]
-    visible: Float[Array, "b k 1"]
-    age: Float[Array, "b k 1"]
-    past: Float[Array, "b p e"]
-    told: Float[Array, "b t"]
-
-
-class Seen(NamedTuple):
-    """What can be computed of frames before the scan: (b, …) or (b, t, …)."""
-
-    stage: Float[Array, "*lead n d"]
-    pixels: Float[Array, "*lead p c"]
-    background: Float[Array, "*lead 1 c"]
+#: A slot's future is compared from where its speed is known this well: variance, 64ths a step.
+KNOWN = 0.01
 
 
 class GridSlots(nn.Module):
     """See the module's docstring. Its encoder is 'pool', its decoder 'slots'.
 
     slots: most objects at a time        pool: encoder cells on a side of a stage cell
-    width, hidden: of the stage          look, memory: sizes of a slot's vectors
-    sight: side of the glimpse, in encoder cells
+    width, hidden: of the stage          look: size of a slot's vector
+    sight: side of a template, in encoder cells
+    directions: along which an outline is known, a multiple of four
     foresight: steps that `teach` runs ahead from every frame
     told_size: width of what a step is told; 1 if it is told nothing
     """
@@ -104,11 +57,11 @@ class GridSlots(nn.Module):
     cells: tuple[int, int]
     slots: int = 6
     pool: int = 4
-    width: int = 32
-    hidden: int = 64
+    width: int = 16
+    hidden: int = 32
     look: int = 24
-    memory: int = 32
     sight: int = 12
+    directions: int = 24
     foresight: int = 12
     channels: int = 3
     told_size: int = 1
@@ -122,13 +75,17 @@ class GridSlots(nn.Module):
         self.stage = GridGRU(self.stage_cells, self.width, self.hidden, keep=5.0)
         self.stage_in = Dense(self.width)
         self.told_in = Dense(16)
-        self.one_in, self.other_in = Dense(64), Dense(64, use_bias=False)
-        self.pair = MLP((64, 48 + 8))
-        self.alone = MLP((128, 96, 12 + 2 * self.memory), gain=0.1)
+        self.looks = MLP((64, self.look))
+        self.rest = MLP((64, 2), gain=0.01)
+        self.outline = MLP((64, self.directions + 2))
+        self.free = MLP((64, 64, 8), gain=0.01)
         self.tint = MLP((16, self.channels), gain=0.1)
-        self.gains = MLP((96, 64, 6 + 2 * self.look + 2 * self.memory), gain=0.1)
-        self.near = self.param("near", nn.initializers.constant(32.0), ())
-        self.nothing = self.param("nothing", nn.initializers.constant(-3.0), ())
+        zeros = nn.initializers.zeros
+        # Off the frame's edges, from a bounce of one half, and from a twentieth of a step.
+        self.walls = self.param("walls", zeros, (4,))
+        self.bounce = self.param("bounce", zeros, (2,))
+        self.late = self.param("late", zeros, (2,))
+        self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
 
     def initial(self, batch_size: int) -> Scene:
         cells, pixels = (side[0] * side[1] for side in (self.stage_cells, self.cells))
@@ -143,7 +100,9 @@ class GridSlots(nn.Module):
             present=slots(1),
             colour=slots(self.channels),
             look=slots(self.look),
-            memory=slots(self.memory),
+            middle=slots(2),
+            template=slots(2 * self.sight**2),
+            spread=slots(6),
             visible=slots(1),
             age=slots(1),
             past=jnp.zeros((batch_size, pixels, self.channels + 1)),
@@ -170,7 +129,7 @@ class GridSlots(nn.Module):
         prior = self._predict(carry, told)
         carry = prior
         if embedding is not None:
-            carry = self._correct(prior, self._prepare(embedding), observed)
+            carry = self._correct(prior, self._read(embedding), observed)
         return carry, self._output(carry, prior)
 
     def scan(
@@ -183,50 +142,11 @@ class GridSlots(nn.Module):
         keys: jax.Array | None,
     ) -> tuple[Scene, Output]:
         """Sequential. Steps at which no stream sees a frame cost a prediction only."""
-        carry, (after, before) = self._run(carry, embeddings, observed, told, is_first)
-        return carry, self._output(after, before)
-
-    def teach(
-        self,
-        carry: Scene,
-        embeddings: Float[Array, "b t n e"],
-        observed: Bool[Array, "b t"] | None,
-        told: Float[Array, "b t k"],
-        is_first: Bool[Array, "b t"],
-        keys: jax.Array | None,
-    ) -> Output:
-        """What the loss compares, instead of `scan`: nothing in it rewards hedging.
-
-        tokens: after every frame, all of them seen
-        prior:  the stage as imagined where it is not ``observed`` (a prefix is), with the objects
-                where the frames show them: the stage need not fade what may be elsewhere
-        terms:  place: from every frame ``foresight`` steps are imagined; mean distance of slots
-                from where the frames then show them, in eighths of the frame, over steps and summed
-                over slots. It trains the dynamics with t · foresight targets and no pixels.
-        """
-        _, (after, before) = self._run(carry, embeddings, None, told, is_first)
-        fresh, heard = self.initial(is_first.shape[0]).stage, self.stage.told_in(told)
-
-        def imagine(module, stage, inputs):
-            seen, observed, is_first, heard = inputs
-            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
-            return reset(prior, seen, observed), prior
-
-        if observed is None:
-            observed = jnp.ones_like(is_first)
-        inputs = (after.stage, observed, is_first, heard)
-        _, stage = _scan(imagine)(self, carry.stage, inputs)
-        shown = jax.lax.stop_gradient(after)._replace(stage=stage)
-        terms = {"place": self._place_error(after, told, is_first)}
-        return Output(self.tokens(after), self.tokens(shown), terms)
-
-    def _run(self, carry, embeddings, observed, told, is_first):
-        """States after and before each frame was seen. ``past`` is not kept: it is large."""
         fresh = self.initial(is_first.shape[0])
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
-            prior = module._predict(_steady(reset(carry, fresh, is_first)), told)
+            prior = module._predict(reset(carry, fresh, is_first), told)
             if observed is None or module.is_initializing():
                 carry = module._correct(prior, seen, observed)
             else:
@@ -236,202 +156,207 @@ class GridSlots(nn.Module):
                     lambda module: prior,
                     module,
                 )
-            return carry, tuple(x._replace(past=x.visible) for x in (carry, prior))
+            return carry, (module.tokens(carry), module.tokens(prior))
 
-        inputs = (self._prepare(embeddings), observed, told, is_first)
-        return _scan(body)(self, carry, inputs)
+        inputs = (self._read(embeddings), observed, told, is_first)
+        carry, (after, before) = _scan(body)(self, carry, inputs)
+        return carry, Output(after, before, {})
+
+    def teach(
+        self,
+        carry: Scene,
+        embeddings: Float[Array, "b t n e"],
+        observed: Bool[Array, "b t"] | None,
+        told: Float[Array, "b t k"],
+        is_first: Bool[Array, "b t"],
+        keys: jax.Array | None,
+        painted: slice = slice(None),
+    ) -> Output:
+        """What the loss compares, instead of `scan`: nothing in it rewards hedging.
+
+        The slots are followed through all frames first, and no gradient goes back there: what a
+        loss can change about what is seen, it changes to make its own prediction right.
+
+        tokens: of the ``painted`` streams, after every frame, all of them seen
+        prior:  the stage as imagined where it is not ``observed`` (a prefix is), with the objects
+                where the frames show them: the stage need not fade what may be elsewhere
+        terms:  place: from every frame ``foresight`` steps are imagined; mean distance of slots
+                from where the frames then show them, in eighths of the frame, over steps and summed
+                over slots. It trains the dynamics with t · foresight targets and no pixels.
+               whole: looks and middle of slots of which a part is hidden on purpose
+        """
+        if self.is_initializing():
+            return self.scan(carry, embeddings, observed, told, is_first, keys)[1]
+        seen = self._read(embeddings)
+        alone, frozen = self.clone(parent=None), jax.lax.stop_gradient(self.variables)
+        slots = alone.apply(frozen, carry, seen, told, is_first, method="follow")
+        slots = slots._replace(look=self._look(slots.template)[0])
+        terms = {
+            "place": self._place_error(slots, told, is_first),
+            "whole": self._whole_error(slots, keys[0]),
+        }
+        slots, *inputs = jax.tree.map(
+            lambda x: x[painted], (slots, carry.stage, seen[0], observed, told, is_first)
+        )
+        shown, imagined = self._stages(*inputs)
+        tokens = self.tokens(slots._replace(stage=shown))
+        return Output(tokens, self.tokens(slots._replace(stage=imagined)), terms)
+
+    def follow(self, carry: Scene, seen, told, is_first) -> Scene:
+        """Slots after each frame of a window, all seen, (b, t, …). The fields that belong to cells
+        (stage, past) are not kept."""
+        fresh = self.initial(is_first.shape[0])
+
+        def body(module, carry, inputs):
+            (_, pixels, ground), told, is_first = inputs
+            prior = module._predict(reset(carry, fresh, is_first), told, stage=False)
+            carry = tracking.correct(prior, pixels, ground, module.cells)
+            carry = module._finish(carry)
+            return carry, carry._replace(stage=carry.visible, past=carry.visible)
+
+        return _scan(body)(self, carry, (seen, told, is_first))[1]
+
+    def _stages(self, start, cells, observed, told, is_first):
+        """The stage after each frame, all seen, and before it, where only the ``observed`` were."""
+        fresh, heard = self.initial(is_first.shape[0]).stage, self.stage.told_in(told)
+
+        def see(module, stage, inputs):
+            cells, heard, is_first = inputs
+            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+            stage = module.stage.correct(prior, cells, None)
+            return stage, stage
+
+        def imagine(module, stage, inputs):
+            seen, observed, heard, is_first = inputs
+            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+            return reset(prior, seen, observed), prior
+
+        shown = _scan(see)(self, start, (cells, heard, is_first))[1]
+        if observed is None:
+            observed = jnp.ones_like(is_first)
+        return shown, _scan(imagine)(self, start, (shown, observed, heard, is_first))[1]
 
     def _output(self, after: Scene, before: Scene) -> Output:
         return Output(self.tokens(after), self.tokens(before), {})
 
-    def _predict(self, scene: Scene, told: Float[Array, "b t"], stage: bool = True) -> Scene:
-        news = self.told_in(jnp.concatenate([told, scene.told], -1))
-        push, shift, memory = self._interact(scene, news)
-        colour = scene.colour
-        if self.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
-            colour = colour * (1 + self.tint(news)[:, None])
-        return scene._replace(
-            stage=self.stage.predict(scene.stage, self.stage.told_in(told))
-            if stage
-            else scene.stage,
-            place=jnp.clip(scene.place + scene.speed + shift, -0.2, 1.2),
-            speed=jnp.clip(scene.speed + push, -FASTEST, FASTEST),
-            colour=colour,
-            memory=memory,
-            visible=jnp.zeros_like(scene.visible),
-            told=told,
-        )
-
-    def _interact(self, scene: Scene, news):
-        """Changes of speed and place beyond going on, and the new memory."""
-        place, speed = 8 * scene.place - 4, 32 * scene.speed  # of about unit size
-        slot = jnp.concatenate([place, speed, scene.look, scene.memory, scene.present], -1)
-        pairs = self.one_in(slot)[:, :, None] + self.other_in(slot)[:, None, :]
-        message, matrix = jnp.split(self.pair(nn.silu(pairs)), [48], -1)
-        others = scene.present[:, None] * (1 - jnp.eye(self.slots))[..., None]
-        relative = scene.speed[:, None] - scene.speed[:, :, None]
-        kick = (_times(0.1 * matrix, relative) * others).sum(2)
-        message = (message * others).sum(2)
-        news = jnp.broadcast_to(news[:, None], (*slot.shape[:2], news.shape[-1]))
-        out = self.alone(jnp.concatenate([slot, message, news], -1))
-        bias, matrix, gate, memory = jnp.split(out, [4, 12, 12 + self.memory], -1)
-        change = bias / 32 + _times(matrix, scene.speed) + kick
-        gate = nn.sigmoid(gate - 2.0)
-        return *jnp.split(change, 2, -1), scene.memory + gate * (jnp.tanh(memory) - scene.memory)
-
-    def _prepare(self, embeddings: Float[Array, "*lead p c"]) -> Seen:
-        """The stage's reading of its cells, pixels, and the background's colour: a mean over
-        stage cells in which outliers hardly count (four reweightings)."""
+    def _read(self, embeddings: Float[Array, "*lead p c"]):
+        """The stage's reading of its cells, and pixels and background in the tracker's units."""
         *lead, _, channels = embeddings.shape
         (rows, columns), pool = self.stage_cells, self.pool
         x = embeddings.reshape(*lead, rows, pool, columns, pool, channels)
         x = jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, pool * pool, channels)
-        means = x.mean(-2)
-        centre = means.mean(-2, keepdims=True)
-        for _ in range(4):
-            far = jnp.square(means - centre).sum(-1, keepdims=True)
-            weight = 1 / (far + 0.05 * far.mean(-2, keepdims=True) + 1e-6)
-            centre = (weight * means).sum(-2, keepdims=True) / weight.sum(-2, keepdims=True)
+        ground = tracking.background(x.mean(-2))
         cells = nn.silu(self.stage_in(x.reshape(*x.shape[:-2], -1) - 0.5))
-        return Seen(self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * centre)
+        return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
 
-    def _belong(self, scene: Scene, seen: Seen):
-        """(b, k, p): r, the share of every pixel that is each slot's, and how much of the pixel the
-        object covers, read off its colour between background and object: exact where edges are
-        anti-aliased, which is what makes the mean place exact."""
-        ahead = scene.colour - seen.background
-        pixels = seen.pixels - seen.background
-        size = jnp.square(ahead).sum(-1)[..., None]
-        lengths = jnp.square(pixels).sum(-1)
-        along = ahead @ jnp.swapaxes(pixels, 1, 2)
-        covered = along / (size + 1.0)
-        between = jnp.clip(covered, 0.0, 1.0)
-        off = lengths[:, None] - 2 * between * along + jnp.square(between) * size
-        away = _distances(scene.place, addresses(self.cells)[None])
-        slots = jnp.maximum(-off - self.near * away, -25.0) + jnp.log(scene.present + 1e-4)
-        rest = jnp.logaddexp(self.nothing, jnp.maximum(1 - lengths, -25.0))
-        share = nn.softmax(jnp.concatenate([slots, rest[:, None]], 1), 1)[:, :-1]
-        return share, jnp.clip((between - 0.1) / 0.9, 0.0, 1.0)
+    def _look(self, template: Float[Array, "*lead two_s"]):
+        """The looks of the whole object, and how far its middle is from that of what is known."""
+        coverage, known = templates.coverage_and_known(template)
+        maps = jnp.concatenate([2 * coverage * known, known], -1)
+        missing = 1 - templates.whole(coverage, known)
+        return jnp.tanh(self.looks(maps)), missing * self.rest(maps) * (4 / self.cells[0])
 
-    def _births(self, scene: Scene, seen: Seen) -> tuple[Scene, Bool[Array, "b k"]]:
-        """At most two slots a frame start at the most surprising pixels: one that is missing and
-        has this colour, or else an empty one. Also says which did."""
-        spots, index = addresses(self.cells), jnp.arange(self.slots)
-        past, known = scene.past[..., :-1], scene.past[..., -1]
-        rare = jnp.square(seen.pixels - seen.background).sum(-1)
-        moved = jnp.square(seen.pixels - past).sum(-1) * known
-        share, covered = self._belong(scene, seen)
-        surprise = jnp.minimum(rare, moved) * (1 - share.sum(1))
-        present, unseen = scene.present[..., 0], (share * covered).sum(-1) < FEW
-        news = jnp.zeros(present.shape, bool)
-        for _ in range(2):
-            best = jnp.argmax(surprise, -1)[:, None]
-            colour, place = jnp.take_along_axis(seen.pixels, best[..., None], 1), spots[best]
-            real = jnp.take_along_axis(surprise, best, 1) > NEW
-            # Something of this colour is missing elsewhere: here it is.
-            unlike = jnp.square(scene.colour - colour).sum(-1)
-            unlike = jnp.where((present > 0.3) & unseen & (unlike < SAME), unlike, jnp.inf)
-            back = real & (index == jnp.argmin(unlike, -1)[:, None]) & (unlike < SAME)
-            empty = (index == jnp.argmin(present, -1)[:, None]) & (present < 0.3)
-            born = real & empty & ~back.any(-1, keepdims=True)
-            fresh: dict[str, Any] = {
-                "colour": colour,
-                "speed": 0.0,
-                "present": 0.5,
-                "look": 0.0,
-                "memory": 0.0,
-            }
-            for name, value in fresh.items():
-                old = getattr(scene, name)
-                scene = scene._replace(**{name: jnp.where(born[..., None], value, old)})
-            moved_to = jnp.where((born | back)[..., None], place, scene.place)
-            scene = scene._replace(place=moved_to)
-            present, unseen, news = (
-                scene.present[..., 0],
-                unseen & ~(born | back),
-                news | born | back,
-            )
-            same = 4 * jnp.square(spots - place).sum(-1)
-            same += 0.1 * jnp.square(seen.pixels - colour).sum(-1)
-            surprise *= 1 - jnp.exp(-jnp.minimum(same, 25.0))
-        return scene, news
+    def _finish(self, scene: Scene) -> Scene:
+        """Looks, and places of which not all was seen, after `tracking.correct`."""
+        look, shift = self._look(scene.template)
+        return scene._replace(look=look, place=scene.place + shift, middle=scene.middle + shift)
 
-    def _correct(self, prior: Scene, seen: Seen, observed: Bool[Array, " b"] | None) -> Scene:
-        scene, born = self._births(prior, seen)
-        share, covered = self._belong(scene, seen)
-        share = share * covered
-        found = share.sum(-1, keepdims=True)
-        middle = (share @ addresses(self.cells) + 0.5 * scene.place) / (found + 0.5)
-        pure = share * covered**3  # not the edges: they are mixed with what is behind
-        colour = pure @ seen.pixels + 0.5 * scene.colour
-        colour = colour / (pure.sum(-1, keepdims=True) + 0.5)
-        image = share.reshape(*share.shape[:-1], *self.cells)
-        glimpse = read(image, middle, self.sight, 1 / self.cells[0])
-        off = middle - scene.place
-        evidence = (
-            glimpse.reshape(*glimpse.shape[:2], -1),
-            *(colour / CONTRAST - 0.5, scene.colour / CONTRAST - 0.5),
-            *(jnp.log1p(found), 32 * off, scene.present, 1 / (1 + scene.age)),
-            *(scene.look, scene.memory, 32 * scene.speed),
+    def _whole_error(self, slots: Scene, key: jax.Array) -> Float[Array, "b t"]:
+        """Hides a part of every slot that was seen whole; its looks and its middle should stay."""
+        template = slots.template.reshape(-1, *slots.template.shape[2:])
+        part, target = templates.hide(template, key, self.cells)
+        left = templates.coverage_and_known(part)[0].sum(-1) > 3
+        seen = templates.whole(*templates.coverage_and_known(template))[..., 0] > 0.95
+        look, shift = self._look(part)
+        off = 8 * jnp.sqrt(jnp.square(shift - target).sum(-1) + 1e-6)
+        unlike = jnp.square(look - jax.lax.stop_gradient(self._look(template)[0])).mean(-1)
+        error = ((off + unlike) * left * seen).reshape(slots.present.shape[:-1])
+        return (error * (slots.present[..., 0] > 0.8)).sum(-1)
+
+    def _bodies(self, scene: Scene) -> Bodies:
+        support, sharp, log_mass = jnp.split(
+            self.outline(scene.look), [self.directions, self.directions + 1], -1
         )
-        out = self.gains(jnp.concatenate(evidence, -1))
-        sizes = (1, 1, 1, 1, 2, self.look, self.look, self.memory, self.memory)
-        splits = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
-        shift, turn, doubt, alive, extra, gate, look, gate_m, memory = jnp.split(out, splits, -1)
-        visible = found / (found + FEW)
-        off = (
-            off + jnp.clip(extra, -2.0, 2.0) / 64
-        )  # the middle of what is seen is not the middle of what is there
-        new = born[..., None]
-        # What is found cannot be talked out of being there.
-        present = nn.sigmoid(jnp.clip(alive, -4.0, 4.0) + 2 * (found - 3.0)) - scene.present
-        # The gains of a least-squares line through the frames of an object's age (an α–β filter).
-        # It starts anew when it is off by more than a 64th of the frame, as after a collision.
-        # What is learned is how far to trust a frame.
-        astray = jnp.minimum(jnp.square(64 * off).sum(-1, keepdims=True), 8.0)
-        astray = astray * (scene.age > 1.5)  # else its speed is not known yet
-        age = 1 + jnp.where(new, 0.0, nn.sigmoid(4.0 - 2 * astray) * scene.age)
-        shift = jnp.minimum(2 * (2 * age - 1) / (age * (age + 1)), 1.0) * _trust(shift) * visible
-        turn = 6 / (age * (age + 1)) * _trust(turn) * visible * (age > 1.5)
-        past, known = scene.past[..., :-1], scene.past[..., -1:]
-        recent = jnp.where(known > 0, past + 0.1 * (seen.pixels - past), seen.pixels)
-        corrected = scene._replace(
-            stage=self.stage.correct(scene.stage, seen.stage, None),
-            place=scene.place + shift * off,
-            speed=scene.speed + turn * off,
-            present=scene.present + nn.sigmoid(doubt) * present * (scene.present > 0),
-            colour=scene.colour + 0.1 * visible * (colour - scene.colour),
-            look=_toward(scene.look, look, nn.sigmoid(gate - 1 + 3 * new) * visible),
-            memory=_toward(scene.memory, memory, nn.sigmoid(gate_m)),
-            visible=visible,
-            age=jnp.where(found > FEW, age, 0.9 * scene.age),
-            past=jnp.concatenate([recent, jnp.ones_like(known)], -1),
+        return Bodies(
+            support=0.08 + 0.05 * support,
+            sharp=160 * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
+            log_mass=0.1 * log_mass,
+            present=scene.present,
         )
-        return corrected if observed is None else reset(prior, corrected, observed)
 
-    def _place_error(self, after: Scene, told, is_first) -> Float[Array, "b t"]:
+    def _predict(
+        self,
+        scene: Scene,
+        told: Float[Array, "b t"],
+        stage: bool = True,
+        bodies: Bodies | None = None,
+    ) -> Scene:
+        bodies = bodies or self._bodies(scene)
+        news = self.told_in(jnp.concatenate([told, scene.told], -1))
+        push = shift = jnp.zeros_like(scene.speed)
+        if self.told_size > 1:
+            push, shift = self._free(scene, news)
+        speed = scene.speed + push
+        walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
+        bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
+        pairs = collide(scene.place, speed, bodies, bounce[0], late[0])
+        sides = rebound(scene.place, speed, bodies, walls, bounce[1], late[1])
+        blow = pairs.speed + sides.speed
+        place = scene.place + speed + shift + pairs.place + sides.place
+        colour = scene.colour
+        if self.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
+            colour = colour * (1 + self.tint(news)[:, None])
+        doubt = jnp.square(UNIT * blow).sum(-1, keepdims=True)
+        return scene._replace(
+            stage=self.stage.predict(scene.stage, self.stage.told_in(told))
+            if stage
+            else scene.stage,
+            place=jnp.clip(place, -0.2, 1.2),
+            speed=jnp.clip(speed + blow, -FASTEST, FASTEST),
+            colour=colour,
+            spread=tracking.widen(scene.spread, 0.01 * doubt, 0.0025 * doubt),
+            visible=jnp.zeros_like(scene.visible),
+            told=told,
+        )
+
+    def _free(self, scene: Scene, news: Float[Array, "b f"]):
+        """Changes of speed and place beside collisions."""
+        news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
+        about = 8 * scene.place - 4, 32 * scene.speed, scene.look, news
+        bias, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [4], -1)
+        matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
+        push, shift = jnp.split(bias / UNIT, 2, -1)
+        return push + (matrix * scene.speed[..., None, :]).sum(-1), shift
+
+    def _correct(self, prior: Scene, seen, observed: Bool[Array, " b"] | None) -> Scene:
+        cells, pixels, ground = seen
+        scene = tracking.correct(prior, pixels, ground, self.cells)
+        stage = self.stage.correct(prior.stage, cells, None)
+        scene = self._finish(scene._replace(stage=stage))
+        return scene if observed is None else reset(prior, scene, observed)
+
+    def _place_error(self, slots: Scene, told, is_first) -> Float[Array, "b t"]:
         batch, time = is_first.shape
-        steps, starts = self.foresight, time - 1
-        target = jax.lax.stop_gradient(after)
-        trusted = (target.present * (0.1 + 0.9 * target.visible))[..., 0]
-        there = target.present[:, :starts, :, 0] > 0.8
+        starts = time - 1
+        trusted = (slots.present * slots.visible)[..., 0]
+        known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:].max(-1) < KNOWN)
+        # A blow that the prediction missed shows a frame late: until then a speed looks known.
+        begun = trusted[:, :starts] * (known[:, :-1] & known[:, 1:])
         stream = jnp.cumsum(is_first, 1)
-        # Neither stage nor past is needed to go on.
-        begin = after._replace(stage=after.visible, past=after.visible)
-        begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), begin)
+        begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
+        bodies = self._bodies(begin)
 
         def ahead(module, scene, step):
             at = jnp.arange(starts) + step
             real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
             at = jnp.minimum(at, time - 1)
-            scene = module._predict(
-                _steady(scene), told[:, at].reshape(batch * starts, -1), stage=False
-            )
-            off = scene.place.reshape(batch, starts, -1, 2) - target.place[:, at]
+            hears = told[:, at].reshape(batch * starts, -1)
+            scene = module._predict(_steady(scene), hears, stage=False, bodies=bodies)
+            off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
             distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
-            return scene, (distance * trusted[:, at] * there).sum(-1) * real
+            return scene, (distance * trusted[:, at] * begun).sum(-1) * real
 
-        _, error = _scan(ahead, axis=0)(self, begin, jnp.arange(1, steps + 1))
+        _, error = _scan(ahead, axis=0)(self, begin, jnp.arange(1, self.foresight + 1))
         return jnp.pad(error.mean(0), ((0, 0), (0, 1)))
 
 
@@ -446,26 +371,6 @@ def _scan(body, axis: int = 1):
     )
 
 
-def _trust(x: Array) -> Array:
-    """In (0.5, 1.5), near 1 for an untrained layer."""
-    return 0.5 + nn.sigmoid(0.3 * x)
-
-
 def _steady(scene: Scene) -> Scene:
     """Gradients of no more than 100 (of a loss per frame) go back to the step before."""
     return jax.tree.map(lambda x: steady(x, 100.0), scene)
-
-
-def _toward(old: Array, new: Array, gate: Array) -> Array:
-    return old + gate * (jnp.tanh(new) - old)
-
-
-def _times(matrices: Float[Array, "*lead 8"], vector: Float[Array, "*lead 2"]) -> Array:
-    """Two 2×2 matrices times one vector, (…, 4)."""
-    return (matrices.reshape(*matrices.shape[:-1], 4, 2) * vector[..., None, :]).sum(-1)
-
-
-def _distances(a: Float[Array, "b k d"], b: Float[Array, "#b p d"]) -> Float[Array, "b k p"]:
-    """Squared distances between all of a and all of b."""
-    lengths = jnp.square(a).sum(-1)[..., None] + jnp.square(b).sum(-1)[:, None]
-    return lengths - 2 * a @ jnp.swapaxes(b, 1, 2)

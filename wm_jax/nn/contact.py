@@ -1,0 +1,128 @@
+"""Rigid contact of convex bodies within one step of time, differentiable in their outlines.
+
+A convex outline is its support function, sampled: how far it reaches from the body's place along K
+directions, evenly spaced from +x towards +y. Two bodies are apart as long as some direction
+separates them (the separating axis theorem), so within a step of straight flight they touch when
+the last direction stops to do so, and that direction is the normal of the contact (Ericson,
+Real-Time Collision Detection, 2004, section 5.5). The last direction is a soft maximum, which makes
+the normal of a round body continuous, and whether there is a touch at all is decided in the
+forward pass and eased in the backward pass (a straight-through estimator, Bengio et al. 2013): a
+bounce that is half made is wrong on both sides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+#: A number of steps that stands for never.
+NEVER = 3.0
+#: Steps around the end of a step over which the gradient of "they touch" is spread.
+EASE = 0.1
+
+
+class Bodies(NamedTuple):
+    """n bodies. Lengths are in one unit, the side of the arena, say; speeds in units a step.
+
+    support: how far the outline reaches along each direction; k a multiple of four
+    sharp:   of the soft maximum, per length; two bodies add theirs
+    log_mass: only differences count
+    present: in [0, 1], how much of a body there is to bump into
+    """
+
+    support: Float[Array, "b n k"]
+    sharp: Float[Array, "b n 1"]
+    log_mass: Float[Array, "b n 1"]
+    present: Float[Array, "b n 1"]
+
+
+class Change(NamedTuple):
+    """Of speed and of the place at the end of the step, beyond straight flight."""
+
+    speed: Float[Array, "b n 2"]
+    place: Float[Array, "b n 2"]
+
+
+def directions(count: int) -> Float[np.ndarray, "k 2"]:
+    """Unit vectors, evenly spaced."""
+    angle = np.arange(count) * (2 * np.pi / count)
+    return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+
+
+def collide(
+    place: Float[Array, "b n 2"],
+    speed: Float[Array, "b n 2"],
+    bodies: Bodies,
+    bounce: Float[Array, ""] | float = 2.0,
+    late: Float[Array, ""] | float = 0.0,
+) -> Change:
+    """Every pair of bodies that meets within the step; three at once are the sum of the pairs.
+
+    bounce: 1 + the coefficient of restitution
+    late:   time from touch to rebound, in steps
+    """
+    if place.shape[1] < 2:
+        return Change(jnp.zeros_like(speed), jnp.zeros_like(place))
+    count, directed = bodies.support.shape[-1], directions(bodies.support.shape[-1])
+    first, second = (np.array(x) for x in zip(*_pairs(place.shape[1]), strict=True))
+    apart, closing = place[:, second] - place[:, first], speed[:, second] - speed[:, first]
+    opposite = np.roll(np.arange(count), -(count // 2))
+    reach = bodies.support[:, first] + bodies.support[:, second][..., opposite]
+    gap, drift = apart @ directed.T - reach, closing @ directed.T
+    # Where a direction separates: when it ceases to. Where it does not: how little it is missing,
+    # so that bodies that overlap are pushed out the shortest way.
+    ends = jnp.where(gap > 0, _when(gap, -drift), jnp.maximum(30 * gap, -NEVER))
+    fast = jnp.sqrt(jnp.square(closing).sum(-1, keepdims=True) + 1e-12)
+    sharp = (bodies.sharp[:, first] + bodies.sharp[:, second]) * fast
+    last = jax.nn.softmax(sharp * ends, -1)
+    normal = last @ directed
+    normal = normal / jnp.sqrt(jnp.square(normal).sum(-1, keepdims=True) + 1e-6)
+    when = jnp.maximum((last * ends).sum(-1, keepdims=True), 0.0)
+    touch = _before_the_end(when) * bodies.present[:, first] * bodies.present[:, second]
+    blow = bounce * touch * jnp.minimum((closing * normal).sum(-1, keepdims=True), 0.0) * normal
+    share = jax.nn.sigmoid(bodies.log_mass[:, second] - bodies.log_mass[:, first])
+    rest = jnp.maximum(1 - when - late, 0.0)
+    speeds, places = jnp.zeros_like(place), jnp.zeros_like(place)
+    for slot, change in ((first, share * blow), (second, (share - 1) * blow)):
+        speeds, places = speeds.at[:, slot].add(change), places.at[:, slot].add(rest * change)
+    return Change(speeds, places)
+
+
+def rebound(
+    place: Float[Array, "b n 2"],
+    speed: Float[Array, "b n 2"],
+    bodies: Bodies,
+    walls: Float[Array, "*b 4"],
+    bounce: Float[Array, ""] | float = 2.0,
+    late: Float[Array, ""] | float = 0.0,
+) -> Change:
+    """Bodies between four ``walls``: the largest x and y, then the smallest."""
+    quarter = bodies.support.shape[-1] // 4
+    side, sign = directions(4), np.array([1.0, 1.0, -1.0, -1.0], np.float32)
+    reach = place @ side.T + bodies.support[..., ::quarter]
+    closing = speed @ side.T
+    gap = jnp.reshape(walls * sign, (-1, 1, 4)) - reach
+    when = jnp.where(gap > 0, _when(gap, closing), 0.0)
+    blow = -bounce * _before_the_end(when) * jnp.maximum(closing, 0.0)
+    return Change(blow @ side, (blow * jnp.maximum(1 - when - late, 0.0)) @ side)
+
+
+def _pairs(count: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(count), 2))
+
+
+def _when(gap: Array, closing: Array) -> Array:
+    """Steps until a positive gap is closed; `NEVER` at most."""
+    time = jnp.minimum(gap / jnp.maximum(closing, 1e-6), NEVER)
+    return jnp.where(closing > 1e-6, time, NEVER)
+
+
+def _before_the_end(when: Array) -> Array:
+    """Whether it is within the step, 0 or 1; its gradient is that of a sigmoid."""
+    eased = jax.nn.sigmoid((1 - when) / EASE)
+    return eased + jax.lax.stop_gradient((when < 1) - eased)
