@@ -78,7 +78,8 @@ class GridSlots(nn.Module):
         self.looks = MLP((64, self.look))
         self.rest = MLP((64, 2), gain=0.01)
         self.outline = MLP((64, self.directions + 2))
-        self.free = MLP((64, 64, 8), gain=0.01)
+        self.free = MLP((64, 64, 6), gain=0.01)
+        self.view = Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)
         self.tint = MLP((16, self.channels), gain=0.1)
         zeros = nn.initializers.zeros
         # Off the frame's edges, from a bounce of one half, and from a twentieth of a step.
@@ -295,7 +296,7 @@ class GridSlots(nn.Module):
         news = self.told_in(jnp.concatenate([told, scene.told], -1))
         push = shift = jnp.zeros_like(scene.speed)
         if self.told_size > 1:
-            push, shift = self._free(scene, news)
+            push, shift = self._free(scene, told, news)
         speed = scene.speed + push
         walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
         bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
@@ -319,14 +320,16 @@ class GridSlots(nn.Module):
             told=told,
         )
 
-    def _free(self, scene: Scene, news: Float[Array, "b f"]):
-        """Changes of speed and place beside collisions."""
+    def _free(self, scene: Scene, told: Float[Array, "b t"], news: Float[Array, "b f"]):
+        """Changes of speed and place beside collisions: what acts on every slot, and how the view
+        pans and zooms."""
         news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
         about = 8 * scene.place - 4, 32 * scene.speed, scene.look, news
-        bias, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [4], -1)
+        push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
         matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
-        push, shift = jnp.split(bias / UNIT, 2, -1)
-        return push + (matrix * scene.speed[..., None, :]).sum(-1), shift
+        push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
+        turned = self.view(told - scene.told)[:, None]
+        return push, turned[..., :2] + turned[..., 2:] * (scene.place - 0.5)
 
     def _correct(self, prior: Scene, seen, observed: Bool[Array, " b"] | None) -> Scene:
         cells, pixels, ground = seen
