@@ -145,3 +145,40 @@ def test_a_part_of_the_frames_stands_for_all(model, params, decoded):
     whole = quick_jit(lambda: terms(0, 0)["prior"])()
     assert ((some > 0).sum((1, 2)) == decoded).all()
     np.testing.assert_allclose(some.sum((1, 2)).mean(), whole.sum(), rtol=0.35)
+
+
+def test_one_stream_in_two_stands_for_all_of_the_same(model, params):
+    """Pixel terms of the painted streams are scaled to all; places are learned from every one."""
+    frames = jnp.asarray(np.repeat(clip(), 4, 0))
+    first = jnp.zeros((4, TIME), bool).at[:, 0].set(True)
+    batch = shapes.Batch(frames, first, jnp.ones((4, TIME), bool), shapes.no_conditions(4, TIME))
+
+    def terms(painted):
+        weights = dataclasses.replace(
+            model.weights, painted=painted, decoded=0, context_low=4, context_high=4
+        )
+        counted = dataclasses.replace(model, weights=weights)
+        return quick_jit(lambda: counted.loss(params, batch, jax.random.key(0))[1])()
+
+    some, whole = terms(2), terms(1)
+    for name in ("posterior", "prior"):
+        assert (some[name][1::2] == 0).all() and (some[name][::2, 1:] > 0).all()
+        np.testing.assert_allclose(some[name].sum(), whole[name].sum(), rtol=1e-4)
+    np.testing.assert_allclose(some["place"], whole["place"], rtol=1e-4)
+
+
+def test_a_trained_filter_gives_no_gradient_to_what_it_saw(model, params):
+    """Places are targets: the loss of places moves dynamics, never where things are seen."""
+    frames = jnp.asarray(clip())
+    first = jnp.zeros((1, TIME), bool).at[:, 0].set(True)
+    batch = shapes.Batch(frames, first, jnp.ones((1, TIME), bool), shapes.no_conditions(1, TIME))
+
+    def error(params, name):
+        return model.loss(params, batch, jax.random.key(1))[1][name].sum()
+
+    grads = quick_jit(jax.grad(lambda p: error(p, "place")))(params)
+    sizes = {k: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(v)) for k, v in grads.items()}
+    assert sizes["decoder"] == 0
+    inner = grads["dynamics"]
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(inner["rest"]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(inner))

@@ -22,6 +22,8 @@ the prediction can make an object fade. Everything that an edit would want to ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -80,7 +82,7 @@ class GridSlots(nn.Module):
         self.outline = MLP((64, self.directions + 2))
         self.free = MLP((64, 64, 6), gain=0.01)
         self.view = Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)
-        self.tint = MLP((16, self.channels), gain=0.1)
+        self.tint = MLP((16, self.channels), gain=0.01)
         zeros = nn.initializers.zeros
         # Off the frame's edges, from a bounce of one half, and from a twentieth of a step.
         self.walls = self.param("walls", zeros, (4,))
@@ -190,11 +192,11 @@ class GridSlots(nn.Module):
             return self.scan(carry, embeddings, observed, told, is_first, keys)[1]
         seen = self._read(embeddings)
         alone, frozen = self.clone(parent=None), jax.lax.stop_gradient(self.variables)
-        slots = alone.apply(frozen, carry, seen, told, is_first, method="follow")
+        slots: Any = alone.apply(frozen, carry, seen, told, is_first, method="follow")
         slots = slots._replace(look=self._look(slots.template)[0])
         terms = {
             "place": self._place_error(slots, told, is_first),
-            "whole": self._whole_error(slots, keys[0]),
+            "whole": self._whole_error(slots, jax.random.key(0) if keys is None else keys[0]),
         }
         slots, *inputs = jax.tree.map(
             lambda x: x[painted], (slots, carry.stage, seen[0], observed, told, is_first)

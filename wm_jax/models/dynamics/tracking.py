@@ -47,7 +47,7 @@ NEW = 8.0
 #: Squared distance of colours below which a missing slot is recognised.
 SAME = 6.0
 #: Surprise, per squared share of the frame, of a pixel away from its slot.
-NEAR = 32.0
+NEAR = 64.0
 #: The background's surprise counts this much more than a slot's, whose colour is known less well.
 STRICT = 3.0
 #: Log-density of colours that are neither the background's nor a slot's.
