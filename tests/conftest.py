@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+import typecheck  # noqa: F401  before anything is annotated, whichever test comes first
 
 
 @pytest.fixture
