@@ -264,7 +264,7 @@ def _kalman(scene: Scene, off: Float[Array, "b k 2"], error: Float[Array, "b k 2
 def _clear_of_the_rest(share, bare, cells: tuple[int, int]) -> Float[Array, "b p"]:
     """Near 0 in and beside pixels that are something else: their edge may run through a pixel."""
     rest = (1 - share.sum(1) - bare).reshape(-1, 1, *cells)
-    return 1 - jnp.clip(1.1 * templates.spread_out(rest) - 0.1, 0.0, 1.0).reshape(len(bare), -1)
+    return 1 - jnp.clip(1.1 * templates.spread_out(rest) - 0.1, 0.0, 1.0).reshape(bare.shape)
 
 
 def _where(choice: Bool[Array, "b k"], scene: Scene, values: dict[str, Any]) -> Scene:
