@@ -57,6 +57,7 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--config.model.patch=7", "patch=7 does not divide model.resolution=64"),
         ("--config.model.dynamics.slots=0", "dynamics.slots=0 must be at least 1"),
         ("--config.model.dynamics.foresight=-3", "foresight=-3 must be at least 1"),
+        ("--config.model.loss.painted=0", "loss.painted=0 must be at least 1"),
         ("--config.model.loss.decoded=-1", "loss.decoded=-1 must be at least 0"),
         ("--config.model.loss.place=-0.5", "loss.place=-0.5 must be at least 0"),
         ("--config.train.steps=0", "train.steps and train.minutes are both 0"),

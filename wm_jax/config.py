@@ -247,10 +247,11 @@ def validate(config: ConfigDict) -> ConfigDict:
         if not 0 <= values[key] < 1:
             raise UserError(f"config.{key}={values[key]} must lie in [0, 1).")
     for key, value in values.items():
-        counted = key.startswith("model.dynamics.") and type(value) is int
+        whole = key.startswith("model.dynamics.") and type(value) is int
+        whole |= key in ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
         weighed = key.startswith("model.loss.") and isinstance(value, int | float)
-        if (counted and value < 1) or (weighed and not value >= 0):
-            raise UserError(f"config.{key}={value} must be at least {int(counted)}.")
+        if (whole or weighed) and not value >= int(whole):
+            raise UserError(f"config.{key}={value} must be at least {int(whole)}.")
     model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
     if model.resolution % model.patch:
         raise UserError(
