@@ -8,7 +8,7 @@ the correction is `tracking`, which has no parameters.
 Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.nn.contact`):
 
   h_i, m_i = f(look_i)                                   reach along 24 directions, log of the mass
-  a, d, A  = g(x_i, v_i, look_i, told)
+  a, d, A  = g(x_i, v_i, look_i, told)                   0 in a world that is told nothing
   v ← v + a + A v + Σ_j blows of j and of the walls on i
   x ← x + v + d + what is left of the step after a blow, times the blow
 
