@@ -57,6 +57,7 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--config.model.patch=7", "patch=7 does not divide model.resolution=64"),
         ("--config.model.dynamics.slots=0", "dynamics.slots=0 must be at least 1"),
         ("--config.model.dynamics.foresight=-3", "foresight=-3 must be at least 1"),
+        ("--config.model.dynamics.pull=-0.1", "dynamics.pull=-0.1 must be at least 0"),
         ("--config.model.loss.painted=0", "loss.painted=0 must be at least 1"),
         ("--config.model.loss.decoded=-1", "loss.decoded=-1 must be at least 0"),
         ("--config.model.loss.place=-0.5", "loss.place=-0.5 must be at least 0"),
@@ -144,3 +145,12 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; name a folder"):
         configs.adopt(base_config(), tmp_path / "file")
+
+
+def test_a_list_that_is_empty_by_default_takes_numbers_and_refuses_words():
+    key = "train.window_doublings"
+    config = change(base_config(), {key: ()})
+    assert change(config, {key: "(0.4,0.7)"}).train.window_doublings == (0.4, 0.7)
+    config = change(base_config(), {key: ()})
+    with pytest.raises(UserError, match="shares of the run"):
+        validate(change(config, {key: "half", "train.steps": 5}))

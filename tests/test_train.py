@@ -142,7 +142,8 @@ def test_a_finished_run_is_left_alone(whole, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, whole, monkeypatch, capsys, number):
     with monkeypatch.context() as patch:
-        on_batch(patch, 17, lambda: os.kill(os.getpid(), number))
+        # The first batch is read once more, for its size.
+        on_batch(patch, 18, lambda: os.kill(os.getpid(), number))
         result = tiny.train(tmp_path)
     assert result["stopped"] and result["step"] == 17
     assert f"saved {tmp_path / 'checkpoints' / '17'}" in capsys.readouterr().err
@@ -241,9 +242,12 @@ def test_minutes_too_short_for_one_update_are_refused(tmp_path, monkeypatch):
         tiny.train(tmp_path, train__steps=0, train__minutes=1.0)
 
 
-def test_frames_of_another_size_are_refused(tmp_path):
+@pytest.mark.parametrize("minutes", [0.0, 1.0])
+def test_frames_of_another_size_are_refused(tmp_path, minutes):
+    """Before anything is compiled, also where updates are measured first."""
+    changes = {"train__minutes": minutes} | ({"train__steps": 0} if minutes else {})
     with pytest.raises(UserError, match="frames are 16×16 px and config.model.resolution is 8"):
-        tiny.train(tmp_path, source=tiny.episodes(resolution=16))
+        tiny.train(tmp_path, source=tiny.episodes(resolution=16), **changes)
 
 
 def test_a_corrupt_record_is_told_and_counted(tmp_path, capsys):

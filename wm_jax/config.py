@@ -53,6 +53,8 @@ AT_LEAST = {
     "optim.weight_decay": 0,
     "optim.eps": 0,
 }
+#: Of the loss, what must be at least 1; all else there is a weight and may be 0.
+COUNTS = ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
 #: Must lie in [0, 1).
 FRACTIONS = ("train.ema", "optim.beta1", "optim.beta2", "optim.decay_fraction")
 
@@ -187,7 +189,7 @@ def _typed(key: str, value: Any, old: Any) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         if isinstance(old, tuple):
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
-            item_type = type(old[0]) if old else str
+            item_type = type(old[0]) if old else _number_or_text
             return tuple(item_type(item) for item in items if item != "")
         if isinstance(old, int) and not isinstance(value, bool):
             if float(value) != int(float(value)):
@@ -204,6 +206,14 @@ def _typed(key: str, value: Any, old: Any) -> Any:
         raise UserError(
             f"config.{key}={value!r} is not {kind.get(name, f'a {name}')}; its default is {old!r}."
         ) from None
+
+
+def _number_or_text(item: Any) -> Any:
+    """An entry of a list whose default is empty."""
+    try:
+        return float(item)
+    except ValueError:
+        return item
 
 
 def load(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -247,11 +257,11 @@ def validate(config: ConfigDict) -> ConfigDict:
         if not 0 <= values[key] < 1:
             raise UserError(f"config.{key}={values[key]} must lie in [0, 1).")
     for key, value in values.items():
-        whole = key.startswith("model.dynamics.") and type(value) is int
-        whole |= key in ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
-        weighed = key.startswith("model.loss.") and isinstance(value, int | float)
-        if (whole or weighed) and not value >= int(whole):
-            raise UserError(f"config.{key}={value} must be at least {int(whole)}.")
+        if key.startswith(("model.dynamics.", "model.loss.")) and type(value) in (int, float):
+            size = key.startswith("model.dynamics.") and type(value) is int
+            least = int((size or key in COUNTS) and key != "model.dynamics.passes")
+            if not value >= least:
+                raise UserError(f"config.{key}={value} must be at least {least}.")
     model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
     if model.resolution % model.patch:
         raise UserError(
@@ -261,7 +271,8 @@ def validate(config: ConfigDict) -> ConfigDict:
     if not steps and not train.minutes:
         raise UserError("config.train.steps and train.minutes are both 0; set one of them.")
     doublings = train.window_doublings
-    if list(doublings) != sorted(doublings) or not all(0 < share < 1 for share in doublings):
+    shares = all(isinstance(share, float) and 0 < share < 1 for share in doublings)
+    if not shares or list(doublings) != sorted(doublings):
         raise UserError(
             f"config.train.window_doublings={doublings} must be shares of the run, each in (0, 1), "
             "in rising order."

@@ -130,6 +130,9 @@ class Run:
             return self._result(step)
         with StopRequest() as stop:
             state = self._restore()
+            position = self._loader.position()
+            self._check_size(next(self._loader))  # before anything is compiled or measured
+            self._loader.seek(position)
             updates = self._compile(state)
             self._clips = self._open_clips()
             self._fix_steps(updates, state)
@@ -242,18 +245,21 @@ class Run:
 
     def _next_batch(self, step: int, bar: Progress) -> dict[str, np.ndarray]:
         batch = next(self._loader)
-        size, (height, width) = self._config.model.resolution, batch["frames"].shape[2:4]
-        if (height, width) != (size, size):
-            raise UserError(
-                f"frames are {width}×{height} px and config.model.resolution is {size}; build the "
-                f"data set with --resolution {size}, or change the config."
-            )
+        self._check_size(batch)
         for index in sorted(set(self._loader.corrupt) - self._corrupt_told):
             sentence = self._loader.corrupt[index]
             bar.note(f"skipped a corrupt record: {sentence}")
             self._writer.event("corrupt_record", step, record=sentence)
             self._corrupt_told.add(index)
         return batch
+
+    def _check_size(self, batch: dict[str, np.ndarray]) -> None:
+        size, (height, width) = self._config.model.resolution, batch["frames"].shape[2:4]
+        if (height, width) != (size, size):
+            raise UserError(
+                f"frames are {width}×{height} px and config.model.resolution is {size}; build the "
+                f"data set with --resolution {size}, or change the config."
+            )
 
     def _log(self, late: tuple[int, Any] | None, rate: Callable[[int], float], bar: Progress):
         """Fetches an update's metrics, checks them, shows them, and writes every so many."""

@@ -87,6 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data.directory": "data/full",
         "model.modalities": ("actions", "camera", "light"),
         "model.dynamics.slots": 8,
+        "model.dynamics.pull": 0.015,
     },
     "small_rssm": SMALL | RSSM,
 }

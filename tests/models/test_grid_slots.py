@@ -57,19 +57,23 @@ def encode(model):
     return quick_jit(lambda params, frames: shapes.encode(model, params, frames))
 
 
-def test_without_training_what_moves_becomes_a_slot(params, encode):
+def test_without_training_what_moves_or_rests_in_the_open_becomes_a_slot(params, encode):
+    """Red moves and blue rests; each is one slot with its place, colour and speed."""
     scene = encode(params, jnp.asarray(clip())).carry
     there = np.flatnonzero(scene.present[0, :, 0] > 0.5)
-    assert len(there) == 1  # red; blue never moved, so it belongs to the stage
-    np.testing.assert_allclose(
-        scene.place[0, there[0]], ((8 + TIME - 1) / SIZE, 8 / SIZE), atol=0.05
-    )
-    np.testing.assert_allclose(scene.colour[0, there[0]] / 10, RED, atol=0.1)
-    assert scene.speed[0, there[0], 0] > 0.3 / SIZE
+    assert len(there) == 2
+    red, blue = sorted(there, key=lambda slot: -scene.colour[0, slot, 0])
+    ends = {red: ((8 + TIME - 1) / SIZE, 8 / SIZE), blue: (20 / SIZE, 24 / SIZE)}
+    for slot, colour in ((red, RED), (blue, BLUE)):
+        np.testing.assert_allclose(scene.place[0, slot], ends[slot], atol=0.05)
+        np.testing.assert_allclose(scene.colour[0, slot] / 10, colour, atol=0.1)
+    assert scene.speed[0, red, 0] > 0.3 / SIZE
+    np.testing.assert_allclose(scene.speed[0, blue], 0.0, atol=0.05 / SIZE)
 
 
-def test_a_still_or_empty_scene_has_no_slots(params, encode):
-    still = np.repeat(clip()[:, :1], TIME, 1)
+@pytest.mark.parametrize("bar", [None, (13, 20), (18, 32)])
+def test_a_bar_that_rests_and_an_empty_scene_have_no_slots(params, encode, bar):
+    still = np.repeat(draw([], bar)[None, None], TIME, 1)
     assert (encode(params, jnp.asarray(still)).carry.present < 0.5).all()
 
 
@@ -95,7 +99,7 @@ def test_a_hidden_object_moves_on_behind_the_bar(params, encode):
     hidden = np.stack([draw([(20, 24, BLUE)], (13, 32))] * 2)[None]
     later = encode(params, jnp.asarray(np.concatenate([frames[:, :6], hidden], 1))).carry
     slot = int(jnp.argmax(seen.present[0, :, 0]))
-    assert later.present[0, slot, 0] > 0
+    assert later.present[0, slot, 0] > 0.5
     assert later.place[0, slot, 0] > seen.place[0, slot, 0]
 
 

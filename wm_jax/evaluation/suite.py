@@ -6,8 +6,9 @@ clips, in the same batches, and are scored by the same code into sums per episod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Collection, Hashable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,22 @@ def model_subject(name: str, model: shapes.WorldModel, params: PyTree, protocol:
 
     It is stochastic if two samples of the first clip differ, and then gets all its samples.
     """
+    forward = _forward(cast(Hashable, model), protocol)
+
+    def predict(clips: Clips, sample: int) -> Prediction:
+        # Padded to a power of two, so that one program or two serve every batch.
+        filler = (1 << (len(clips.frames) - 1).bit_length()) - len(clips.frames)
+        pad = lambda x: np.pad(x, [(0, filler)] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
+        frames, conditions = jax.tree.map(pad, (clips.frames, clips.conditions))
+        key = jax.random.fold_in(jax.random.key(protocol.seed), sample)
+        return Prediction(np.asarray(forward(params, frames, conditions, key))[: len(clips.frames)])
+
+    return Subject(name, predict)
+
+
+@functools.lru_cache(maxsize=4)
+def _forward(model: Any, protocol: Protocol):
+    """Frames of the horizon, as one program for all parameters of a model."""
 
     @jax.jit
     def forward(params, frames, conditions, key):
@@ -67,15 +84,7 @@ def model_subject(name: str, model: shapes.WorldModel, params: PyTree, protocol:
         future = shapes.rollout(model, params, state, protocol.horizon, ahead, second)
         return jnp.round(jnp.clip(future.frames, 0, 1) * 255).astype(jnp.uint8)
 
-    def predict(clips: Clips, sample: int) -> Prediction:
-        # Padded to a power of two, so that one program or two serve every batch.
-        filler = (1 << (len(clips.frames) - 1).bit_length()) - len(clips.frames)
-        pad = lambda x: np.pad(x, [(0, filler)] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
-        frames, conditions = jax.tree.map(pad, (clips.frames, clips.conditions))
-        key = jax.random.fold_in(jax.random.key(protocol.seed), sample)
-        return Prediction(np.asarray(forward(params, frames, conditions, key))[: len(clips.frames)])
-
-    return Subject(name, predict)
+    return forward
 
 
 def baselines(world: World, instrument: Instrument, protocol: Protocol) -> list[Subject]:

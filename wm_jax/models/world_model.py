@@ -100,17 +100,8 @@ class WorldModel:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
         frames = one.frames.astype(jnp.float32) / 255
         told = shapes.conditions_for_steps(one.conditions)
-        every = slice(None)
-        arguments = (
-            frames,
-            None,
-            told,
-            one.is_first,
-            jax.random.split(key, 2),
-            every,
-            every,
-            every,
-        )
+        keys, every = jax.random.split(key, 2), (slice(None),) * 3
+        arguments = (frames, None, told, one.is_first, keys, *every)
         return self.net.init(key, *arguments, method="window")["params"]
 
     def _apply(self, params, method, *arguments):

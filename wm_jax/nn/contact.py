@@ -12,7 +12,6 @@ bounce that is half made is wrong on both sides.
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -66,10 +65,8 @@ def collide(
     bounce: 1 + the coefficient of restitution
     late:   time from touch to rebound, in steps
     """
-    if place.shape[1] < 2:
-        return Change(jnp.zeros_like(speed), jnp.zeros_like(place))
     count, directed = bodies.support.shape[-1], directions(bodies.support.shape[-1])
-    first, second = (np.array(x) for x in zip(*_pairs(place.shape[1]), strict=True))
+    first, second = np.triu_indices(place.shape[1], 1)
     apart, closing = place[:, second] - place[:, first], speed[:, second] - speed[:, first]
     opposite = np.roll(np.arange(count), -(count // 2))
     reach = bodies.support[:, first] + bodies.support[:, second][..., opposite]
@@ -110,10 +107,6 @@ def rebound(
     when = jnp.where(gap > 0, _when(gap, closing), 0.0)
     blow = -bounce * _before_the_end(when) * jnp.maximum(closing, 0.0)
     return Change(blow @ side, (blow * jnp.maximum(1 - when - late, 0.0)) @ side)
-
-
-def _pairs(count: int) -> list[tuple[int, int]]:
-    return list(itertools.combinations(range(count), 2))
 
 
 def _when(gap: Array, closing: Array) -> Array:

@@ -31,6 +31,16 @@ def read(
     return square.reshape(*lead, samples, samples)
 
 
+def shift(
+    image: Float[Array, "*lead h w"], by: Float[Array, "*lead 2"]
+) -> Float[Array, "*lead h w"]:
+    """The image moved ``by`` (x, y in shares of the frame); what comes in from outside is 0."""
+    rows, columns = image.shape[-2:]
+    down = _fold(taps(0.5 - by[..., 1], rows, 1 / rows, rows))
+    across = _fold(taps(0.5 - by[..., 0], columns, 1 / columns, columns))
+    return (jnp.swapaxes(down, 1, 2) @ (_fold(image) @ across)).reshape(image.shape)
+
+
 def write(
     square: Float[Array, "*lead s s"], place: Float[Array, "*lead 2"], size: int
 ) -> Float[Array, "*lead size size"]:

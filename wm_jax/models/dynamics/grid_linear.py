@@ -82,6 +82,7 @@ class GridLinear(nn.Module):
 
     noise: standard deviation added to the tokens of seen frames when there is a key. Tokens have
         unit mean square, so neighbouring tokens must decode alike, and small errors are forgiven
+    passes: of `self_fed_scan` where frames are missing from a window; 0: sequential and exact
     fed_gradient: whether gradients cross the tokens that `self_fed_scan` feeds back
     """
 
@@ -90,6 +91,7 @@ class GridLinear(nn.Module):
     hidden: int = 64
     layers: int = 3
     noise: float = 0.1
+    passes: int = 0
     fed_gradient: bool = False
     posterior_reads_carry = False
 
@@ -122,7 +124,9 @@ class GridLinear(nn.Module):
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,
     ) -> tuple[GridLinearState, Output]:
-        """Exact: parallel over time if every frame is seen (``observed`` None), else sequential."""
+        """Parallel over time if all frames are seen (``observed`` None), else by ``passes``."""
+        if observed is not None and self.passes and not self.is_initializing():
+            return self.self_fed_scan(carry, embeddings, observed, told, is_first, keys)
         seen = self._seen_window(embeddings, keys)
         if observed is None:
             return self._parallel(carry, seen, told, is_first)
@@ -136,9 +140,8 @@ class GridLinear(nn.Module):
         told: Float[Array, "b t k"],
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,
-        passes: int = 1,
     ) -> tuple[GridLinearState, Output]:
-        """`scan`, approximated in ``passes + 1`` parallel passes (Jacobi's method).
+        """The exact `scan`, approximated in ``passes + 1`` parallel passes (Jacobi's method).
 
         The first sees every frame. Each later one takes the previous one's priors for the tokens
         of frames that are not observed. After p of them the first p + 1 frames of a gap are exact;
@@ -147,7 +150,7 @@ class GridLinear(nn.Module):
         seen = self._seen_window(embeddings, keys)
         where = observed[..., None, None]
         fed = seen
-        for _ in range(passes):
+        for _ in range(self.passes):
             prior = self._parallel(carry, fed, told, is_first)[1].prior
             prior = prior if self.fed_gradient else jax.lax.stop_gradient(prior)
             fed = jnp.where(where, seen, prior)

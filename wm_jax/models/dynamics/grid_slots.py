@@ -9,8 +9,8 @@ Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.
 
   h_i, m_i = f(look_i)                                   reach along 24 directions, log of the mass
   a, d, A  = g(x_i, v_i, look_i, told)                   0 in a world that is told nothing
-  v ← v + a + A v + Σ_j blows of j and of the walls on i
-  x ← x + v + d + what is left of the step after a blow, times the blow
+  v ← v + p + a + A v + Σ_j blows of j and of the walls on i      p the pull, as gravity
+  x ← x + v − p/2 + d + what is left of the step after a blow, times the blow
 
 A collision is a jump: a smooth network makes half of one wherever it is not sure, and is wrong on
 both sides. So that there are contacts, and that they change the speed along their normal, is given;
@@ -32,7 +32,8 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics import templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
-from wm_jax.models.dynamics.tracking import CONTRAST, UNIT, Scene
+from wm_jax.models.dynamics.pixels import CONTRAST, background
+from wm_jax.models.dynamics.tracking import UNIT, Scene
 from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.gradient import steady
@@ -53,6 +54,8 @@ class GridSlots(nn.Module):
     sight: side of a template, in encoder cells
     directions: along which an outline is known, a multiple of four
     foresight: steps that `teach` runs ahead from every frame
+    pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
+        of the frame a step²; 0: there is none
     told_size: width of what a step is told; 1 if it is told nothing
     """
 
@@ -65,6 +68,7 @@ class GridSlots(nn.Module):
     sight: int = 12
     directions: int = 24
     foresight: int = 12
+    pull: float = 0.0
     channels: int = 3
     told_size: int = 1
     posterior_reads_carry = True
@@ -78,7 +82,7 @@ class GridSlots(nn.Module):
         self.stage_in = Dense(self.width)
         self.told_in = Dense(16)
         self.looks = MLP((64, self.look))
-        self.rest = MLP((64, 2), gain=0.01)
+        self.rest = MLP((128, 64, 2), gain=0.01)
         self.outline = MLP((64, self.directions + 2))
         self.free = MLP((64, 64, 6), gain=0.01)
         self.view = Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)
@@ -100,12 +104,13 @@ class GridSlots(nn.Module):
             stage=jnp.zeros((batch_size, cells, self.width)),
             place=slots(2) + 0.5,
             speed=slots(2),
+            pull=slots(2),
             present=slots(1),
             colour=slots(self.channels),
             look=slots(self.look),
             middle=slots(2),
             template=slots(2 * self.sight**2),
-            spread=slots(6),
+            spread=slots(12),
             visible=slots(1),
             age=slots(1),
             past=jnp.zeros((batch_size, pixels, self.channels + 1)),
@@ -133,7 +138,7 @@ class GridSlots(nn.Module):
         carry = prior
         if embedding is not None:
             carry = self._correct(prior, self._read(embedding), observed)
-        return carry, self._output(carry, prior)
+        return carry, Output(self.tokens(carry), self.tokens(prior), {})
 
     def scan(
         self,
@@ -213,7 +218,7 @@ class GridSlots(nn.Module):
         def body(module, carry, inputs):
             (_, pixels, ground), told, is_first = inputs
             prior = module._predict(reset(carry, fresh, is_first), told, stage=False)
-            carry = tracking.correct(prior, pixels, ground, module.cells)
+            carry = tracking.correct(prior, pixels, ground, module.cells, module.pull)
             carry = module._finish(carry)
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
 
@@ -239,16 +244,13 @@ class GridSlots(nn.Module):
             observed = jnp.ones_like(is_first)
         return shown, _scan(imagine)(self, start, (shown, observed, heard, is_first))[1]
 
-    def _output(self, after: Scene, before: Scene) -> Output:
-        return Output(self.tokens(after), self.tokens(before), {})
-
     def _read(self, embeddings: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, and pixels and background in the tracker's units."""
         *lead, _, channels = embeddings.shape
         (rows, columns), pool = self.stage_cells, self.pool
         x = embeddings.reshape(*lead, rows, pool, columns, pool, channels)
         x = jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, pool * pool, channels)
-        ground = tracking.background(x.mean(-2))
+        ground = background(x.mean(-2))
         cells = nn.silu(self.stage_in(x.reshape(*x.shape[:-2], -1) - 0.5))
         return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
 
@@ -256,7 +258,7 @@ class GridSlots(nn.Module):
         """The looks of the whole object, and how far its middle is from that of what is known."""
         coverage, known = templates.coverage_and_known(template)
         maps = jnp.concatenate([2 * coverage * known, known], -1)
-        missing = 1 - templates.whole(coverage, known)
+        missing = jnp.minimum(4 * (1 - templates.whole(coverage, known)), 1.0)
         return jnp.tanh(self.looks(maps)), missing * self.rest(maps) * (4 / self.cells[0])
 
     def _finish(self, scene: Scene) -> Scene:
@@ -268,7 +270,7 @@ class GridSlots(nn.Module):
         """Hides a part of every slot that was seen whole; its looks and its middle should stay."""
         template = slots.template.reshape(-1, *slots.template.shape[2:])
         part, target = templates.hide(template, key, self.cells)
-        left = templates.coverage_and_known(part)[0].sum(-1) > 3
+        left = templates.coverage_and_known(part)[0].sum(-1) > 1
         seen = templates.whole(*templates.coverage_and_known(template))[..., 0] > 0.95
         look, shift = self._look(part)
         off = 8 * jnp.sqrt(jnp.square(shift - target).sum(-1) + 1e-6)
@@ -292,20 +294,26 @@ class GridSlots(nn.Module):
         scene: Scene,
         told: Float[Array, "b t"],
         stage: bool = True,
+        past: bool = True,
         bodies: Bodies | None = None,
     ) -> Scene:
+        """Straight on. Without ``stage`` or ``past`` that field stays what it is."""
         bodies = bodies or self._bodies(scene)
         news = self.told_in(jnp.concatenate([told, scene.told], -1))
         push = shift = jnp.zeros_like(scene.speed)
+        recent = scene.past
         if self.told_size > 1:
-            push, shift = self._free(scene, told, news)
-        speed = scene.speed + push
+            view = self.view(told - scene.told)
+            push, shift = self._free(scene, news, view)
+            recent = tracking.panned(recent, view[:, :2], self.cells) if past else recent
+        pull = tracking.shared_pull(scene, self.pull) if self.pull else jnp.zeros_like(push)
+        speed = scene.speed + push + pull
         walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
         bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
         pairs = collide(scene.place, speed, bodies, bounce[0], late[0])
         sides = rebound(scene.place, speed, bodies, walls, bounce[1], late[1])
         blow = pairs.speed + sides.speed
-        place = scene.place + speed + shift + pairs.place + sides.place
+        place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
         colour = scene.colour
         if self.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
             colour = colour * (1 + self.tint(news)[:, None])
@@ -319,23 +327,23 @@ class GridSlots(nn.Module):
             colour=colour,
             spread=tracking.widen(scene.spread, 0.01 * doubt, 0.0025 * doubt),
             visible=jnp.zeros_like(scene.visible),
+            past=recent,
             told=told,
         )
 
-    def _free(self, scene: Scene, told: Float[Array, "b t"], news: Float[Array, "b f"]):
-        """Changes of speed and place beside collisions: what acts on every slot, and how the view
-        pans and zooms."""
+    def _free(self, scene: Scene, news: Float[Array, "b f"], view: Float[Array, "b 3"]):
+        """Changes of speed and place beside collisions: what acts on every slot, and how the
+        ``view`` (x, y and zoom) moves what is in it."""
         news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
         about = 8 * scene.place - 4, 32 * scene.speed, scene.look, news
         push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
         matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
         push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
-        turned = self.view(told - scene.told)[:, None]
-        return push, turned[..., :2] + turned[..., 2:] * (scene.place - 0.5)
+        return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
 
     def _correct(self, prior: Scene, seen, observed: Bool[Array, " b"] | None) -> Scene:
         cells, pixels, ground = seen
-        scene = tracking.correct(prior, pixels, ground, self.cells)
+        scene = tracking.correct(prior, pixels, ground, self.cells, self.pull)
         stage = self.stage.correct(prior.stage, cells, None)
         scene = self._finish(scene._replace(stage=stage))
         return scene if observed is None else reset(prior, scene, observed)
@@ -344,7 +352,7 @@ class GridSlots(nn.Module):
         batch, time = is_first.shape
         starts = time - 1
         trusted = (slots.present * slots.visible)[..., 0]
-        known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:].max(-1) < KNOWN)
+        known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:6].max(-1) < KNOWN)
         # A blow that the prediction missed shows a frame late: until then a speed looks known.
         begun = trusted[:, :starts] * (known[:, :-1] & known[:, 1:])
         stream = jnp.cumsum(is_first, 1)
@@ -356,7 +364,7 @@ class GridSlots(nn.Module):
             real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
             at = jnp.minimum(at, time - 1)
             hears = told[:, at].reshape(batch * starts, -1)
-            scene = module._predict(_steady(scene), hears, stage=False, bodies=bodies)
+            scene = module._predict(_steady(scene), hears, stage=False, past=False, bodies=bodies)
             off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
             distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
             return scene, (distance * trusted[:, at] * begun).sum(-1) * real

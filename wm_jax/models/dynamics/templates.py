@@ -26,8 +26,11 @@ def coverage_and_known(template: Float[Array, "*lead two_s"]) -> tuple[Array, Ar
 def add(
     template: Float[Array, "b k two_s"], seen: Array, clear: Array
 ) -> Float[Array, "b k two_s"]:
-    """The template after one more frame, of which the ``clear`` part counts."""
-    return KEEP * template + jnp.concatenate([clear * seen, clear], -1)
+    """The template after one more frame, of which the ``clear`` part counts. What a frame does not
+    show is kept as it is."""
+    old, weight = jnp.split(template, 2, -1)
+    keep = 1 - (1 - KEEP) * clear
+    return jnp.concatenate([keep * old + clear * seen, keep * weight + clear], -1)
 
 
 def spots(count: int, cells: tuple[int, int]) -> Float[Array, "s 2"]:
@@ -65,18 +68,15 @@ def whole(coverage: Float[Array, "b k s"], known: Array) -> Float[Array, "b k 1"
 def spread_out(image: Float[Array, "*lead h w"]) -> Float[Array, "*lead h w"]:
     """The largest of each pixel and its eight neighbours; nothing is outside."""
     for axis in (-2, -1):
-        left, here, right = _beside(image, axis)
+        left, here, right = beside(image, axis)
         image = jnp.maximum(jnp.maximum(left, here), right)
     return image
 
 
 def align(coverage: Float[Array, "b k s"], weight: Array, seen: Array, cells: tuple[int, int]):
-    """Least squares, one Gauss-Newton step: how far the template must move to lie on what is seen,
-    (b, k, 2), and how much the pixels of this ``weight`` say about it along x and y."""
-    side = round(coverage.shape[-1] ** 0.5)
-    maps = coverage.reshape(*coverage.shape[:2], side, side)
-    slopes = [(after - before) / 2 for before, _, after in (_beside(maps, -1), _beside(maps, -2))]
-    right, down = (slope.reshape(coverage.shape) for slope in slopes)
+    """Least squares, one Gauss-Newton step: how far the template must move to lie on what is seen
+    by the pixels of this ``weight``, (b, k, 2)."""
+    right, down = _slopes(coverage)
 
     def total(x):
         return (weight * x).sum(-1)
@@ -84,19 +84,53 @@ def align(coverage: Float[Array, "b k s"], weight: Array, seen: Array, cells: tu
     xx, xy, yy = total(right * right) + 0.1, total(right * down), total(down * down) + 0.1
     x, y = total(right * (coverage - seen)), total(down * (coverage - seen))
     step = jnp.stack([yy * x - xy * y, xx * y - xy * x], -1) / (xx * yy - xy**2)[..., None]
-    return jnp.clip(step, -1.0, 1.0) / cells[0], jnp.stack([xx, yy], -1) - 0.1
+    return jnp.clip(step, -1.0, 1.0) / cells[0]
+
+
+def told_by(coverage: Float[Array, "b k s"], weight: Array) -> Float[Array, "b k 2"]:
+    """The share of what a template says of its place, along x and y, that the pixels of this
+    ``weight`` say: edges across an axis."""
+    slopes = jnp.square(jnp.stack(_slopes(coverage), 2))
+    return (weight[:, :, None] * slopes).sum(-1) / (slopes.sum(-1) + 1e-3)
+
+
+def _slopes(coverage: Float[Array, "b k s"]) -> list[Array]:
+    """By x and by y, in pixels."""
+    side = round(coverage.shape[-1] ** 0.5)
+    maps = coverage.reshape(*coverage.shape[:2], side, side)
+    sides = (beside(maps, -1), beside(maps, -2))
+    return [((after - before) / 2).reshape(coverage.shape) for before, _, after in sides]
+
+
+def moved(
+    coverage: Float[Array, "b k s"],
+    known: Array,
+    by: Float[Array, "b k 2"],
+    cells: tuple[int, int],
+):
+    """A template's coverage, and how well it is known, after it moved ``by`` (shares of the frame)
+    a pixel or two."""
+    side = round(coverage.shape[-1] ** 0.5)
+    maps = jnp.stack([coverage * known, known], 2).reshape(*coverage.shape[:2], 2, side, side)
+    at = jnp.broadcast_to((0.5 - by * (cells[0] / side))[:, :, None], (*maps.shape[:3], 2))
+    maps = read(maps, at, side, 1 / side).reshape(*coverage.shape[:2], 2, -1)
+    return maps[:, :, 0] / (maps[:, :, 1] + 1e-3), maps[:, :, 1]
 
 
 def recentre(anchor: Float[Array, "b k 2"], template: Array, cells: tuple[int, int]):
     """Moves a template by a whole pixel where its centre of mass is more than one off, as that of
     an object is that came out from behind something."""
-    coverage, weight = jnp.split(template, 2, -1)
-    side = round(coverage.shape[-1] ** 0.5)
-    middle = centre(coverage, spots(side**2, cells)) * cells[0]
-    steps = jnp.clip(jnp.trunc(middle), -1, 1)
-    maps = jnp.stack([coverage, weight], 2).reshape(*coverage.shape[:2], 2, side, side)
+    coverage = template[..., : template.shape[-1] // 2]
+    middle = centre(coverage, spots(coverage.shape[-1], cells)) * cells[0]
+    return _shifted(anchor, template, jnp.clip(jnp.trunc(middle), -1, 1), cells)
+
+
+def _shifted(anchor: Float[Array, "b k 2"], template: Array, steps: Array, cells: tuple[int, int]):
+    """The same template around another anchor, -1, 0 or 1 pixels away along x and y."""
+    side = round((template.shape[-1] // 2) ** 0.5)
+    maps = template.reshape(*template.shape[:2], 2, side, side)
     for axis, step in ((-2, steps[..., 1]), (-1, steps[..., 0])):
-        before, here, after = _beside(maps, axis)
+        before, here, after = beside(maps, axis)
         step = step[..., None, None, None]
         maps = jnp.where(step < 0, before, jnp.where(step > 0, after, here))
     return anchor + steps / cells[0], maps.reshape(template.shape)
@@ -104,22 +138,28 @@ def recentre(anchor: Float[Array, "b k 2"], template: Array, cells: tuple[int, i
 
 def hide(template: Float[Array, "b k two_s"], key: jax.Array, cells: tuple[int, int]):
     """What would be known if a straight edge had hidden a part, drawn anew for each template, with
-    how far the middle of the whole is from the middle of the part, (b, k, 2)."""
+    how far the middle of the whole is from the middle of the part, (b, k, 2). Every other edge is
+    upright or level, as those of bars and frames often are."""
     at = spots(template.shape[-1] // 2, cells)
-    turn, shift = jax.random.uniform(key, (2, *template.shape[:2], 1))
-    angle = 2 * jnp.pi * turn
+    turn, upright, shift, *start = jax.random.uniform(key, (5, *template.shape[:2], 1))
+    angle = jnp.pi / 2 * jnp.where(upright < 0.5, jnp.floor(4 * turn), 4 * turn)
     across = jnp.cos(angle) * at[:, 0] + jnp.sin(angle) * at[:, 1]
     size = jnp.sqrt(coverage_and_known(template)[0].sum(-1, keepdims=True) / jnp.pi) / cells[0]
-    open_ = across > (2 * shift - 1) * size
+    open_ = across > 1.2 * (2 * shift - 1) * size
     middle = centre(coverage_and_known(template)[0], at)
     part = template * jnp.concatenate([open_, open_], -1)
-    anchor = jnp.zeros_like(middle)
-    for _ in range(round((template.shape[-1] // 2) ** 0.5 / 4)):
+    # A map rests where it stopped following the middle of what is known: on either side of it.
+    steps, anchor = jnp.floor(4 * jnp.concatenate(start, -1)) - 2, jnp.zeros_like(middle)
+    for _ in range(2):
+        step = jnp.clip(steps, -1, 1)
+        anchor, part = _shifted(anchor, part, step, cells)
+        steps = steps - step
+    for _ in range(round((template.shape[-1] // 2) ** 0.5 / 2)):
         anchor, part = recentre(anchor, part, cells)
     return part, middle - anchor - centre(coverage_and_known(part)[0], at)
 
 
-def _beside(image: Float[Array, "*lead h w"], axis: int) -> tuple[Array, Array, Array]:
+def beside(image: Float[Array, "*lead h w"], axis: int) -> tuple[Array, Array, Array]:
     """The image, and as its pixels' neighbours before and after along an axis see it."""
     axis = axis % image.ndim
     pad = [(1, 1) if i == axis else (0, 0) for i in range(image.ndim)]

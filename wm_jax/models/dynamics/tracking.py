@@ -2,28 +2,21 @@
 
 A slot is corrected as a Kalman filter is, once a frame.
 
-Who owns a pixel: one step of expectation-maximisation for a mixture over colour and place (soft
-k-means, which slot attention is with learned features; Locatello et al. 2020). A pixel p belongs to
-slot i in proportion to
-
-  r_ip ∝ present_i · exp(−‖c_p − [b, c_i]‖² − NEAR ‖x_p − x_i‖²)
-
-beside the background b and something else that is neither; [b, c_i] are the colours from b to c_i,
-which a pixel at an anti-aliased edge has. How far along it lies is how much of it is covered.
+Whose a pixel is, and what of it is open, is `pixels`.
 
 What a slot looks like: its template, a small map of coverage around its place, is the mean of what
-frames showed, over the pixels that were open: those where either the slot or the background was
-seen, and nothing in between.
+frames showed, over what was open of their pixels: where either the slot or the background was seen.
 
 Where it is: the middle of what is seen of it, against the middle of what should be seen of its
-template through the pixels that are open now. A part behind a bar is missing in both. The distance
-corrects place and speed with the gains of a Kalman filter, which trusts it the less, the less of
-the template is open; straight flight is its model, and the caller adds what it is unsure of.
+template through the pixels that are open now, then to a fraction of a pixel by least squares. A
+part behind a bar is missing in both. The distance corrects place and speed with the gains of a
+Kalman filter, which trusts it the less, the less of the template is open; straight flight is its
+model, and the caller adds what it is unsure of.
 
 A slot is born where a pixel has a colour that neither the background, nor the recent past of that
-pixel, nor another slot explains: what moves is an object. If a slot of that colour is missing, it
-is that one, found again. A slot dies only where the background is seen in its place; what is hidden
-lives on.
+pixel, nor another slot explains, or that a pixel nearby just lost: what moves is an object, and so
+is what rests in the open and is small. If a slot of that colour is missing, it is that one, found
+again. A slot dies only where the background is seen in its place; what is hidden lives on.
 """
 
 from __future__ import annotations
@@ -31,27 +24,23 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from flax import linen as nn
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics import templates
+from wm_jax.models.dynamics.pixels import Owners, openness, owners
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
+from wm_jax.nn.paste import shift
 
-#: Colours in [0, 1] times this: two colours 0.1 apart are one unit of surprise apart.
-CONTRAST = 10.0
-#: Colours this near to each other may both be background, under an uneven light.
-SHADE = 0.06
 #: Squared surprise from which a pixel is the start of a new slot.
 NEW = 8.0
 #: Squared distance of colours below which a missing slot is recognised.
 SAME = 6.0
-#: Surprise, per squared share of the frame, of a pixel away from its slot.
-NEAR = 64.0
-#: The background's surprise counts this much more than a slot's, whose colour is known less well.
-STRICT = 3.0
-#: Log-density of colours that are neither the background's nor a slot's.
-NOTHING = -5.0
+#: A pixel has the colour of one that is gone if they are this near, squared.
+ALIKE = 2.0
+#: Of a pixel between two of which less than this is open, nothing is believed.
+AJAR = 0.3
 #: A slot is found where it covers more than about this many pixels.
 FEW = 2.0
 
@@ -73,9 +62,12 @@ class Scene(NamedTuple):
     place and middle are shares of the frame, speed shares a step; present is in [0, 1]; colour is
     times CONTRAST.
 
-    middle:   the template's centre of mass, from its own centre
+    middle:   the place, from the template's own centre: the centre of mass of what is known of the
+              slot and, where that is not all, what is missing to that of the whole
     template: coverage and how well it is known, both times the weight of the frames they are of
-    spread:   for x and for y: variance of place, covariance, variance of speed, in 64ths
+    pull:     what the slot's own frames say of its steady acceleration, shares a step²
+    spread:   for x and for y, in 64ths: the covariance matrix of place, speed and pull, as xx, xv,
+              vv, xp, vp, pp
     visible:  how much of the slot the last frame showed, in [0, 1]; 0 where none was seen
     age:      frames in which it was found
     past:     mean of recent frames and whether there was one
@@ -85,75 +77,35 @@ class Scene(NamedTuple):
     stage: Float[Array, "b n d"]
     place: Float[Array, "b k 2"]
     speed: Float[Array, "b k 2"]
+    pull: Float[Array, "b k 2"]
     present: Float[Array, "b k 1"]
     colour: Float[Array, "b k c"]
     look: Float[Array, "b k l"]
     middle: Float[Array, "b k 2"]
     template: Float[Array, "b k two_s"]
-    spread: Float[Array, "b k 6"]
+    spread: Float[Array, "b k 12"]
     visible: Float[Array, "b k 1"]
     age: Float[Array, "b k 1"]
     past: Float[Array, "b p e"]
     told: Float[Array, "b t"]
 
 
-class Owners(NamedTuple):
-    """Of every pixel: each slot's share, the share of it that an object covers if it is that
-    slot's, and the share of the background where nothing is in front of it."""
-
-    share: Float[Array, "b k p"]
-    covered: Float[Array, "b k p"]
-    bare: Float[Array, "b p"]
-
-
-def background(colours: Float[Array, "*lead n c"]) -> Float[Array, "*lead 1 c"]:
-    """The colour that most of these (in [0, 1]) are near, as a mean of those near it."""
-    lengths = jnp.square(colours).sum(-1)
-    products = colours @ jnp.swapaxes(colours, -1, -2)
-    far = lengths[..., None] + lengths[..., None, :] - 2 * products
-    density = jnp.exp(-far / SHADE**2).mean(-1)
-    weight = (density / density.max(-1, keepdims=True)) ** 8
-    for _ in range(2):  # of most; of those near it
-        centre = (weight[..., None, :] @ colours) / weight.sum(-1)[..., None, None]
-        far = jnp.square(colours - centre).sum(-1)
-        weight = jnp.exp(-jnp.minimum(far / SHADE**2, 25.0))
-    return (weight[..., None, :] @ colours) / weight.sum(-1)[..., None, None]
-
-
-def owners(
-    scene: Scene,
-    pixels: Float[Array, "b p c"],
-    ground: Float[Array, "b 1 c"],
-    cells: tuple[int, int],
-) -> Owners:
-    """Who owns which pixel; see the module's docstring."""
-    ahead, pixels = scene.colour - ground, pixels - ground
-    size = jnp.square(ahead).sum(-1)[..., None]
-    lengths = jnp.square(pixels).sum(-1)
-    along = ahead @ jnp.swapaxes(pixels, 1, 2)
-    # A slot's first colour may be a mixture; what lies further along is it too.
-    covered = jnp.clip(along / (size + 1.0), 0.0, 1.6)
-    off = lengths[:, None] - 2 * covered * along + jnp.square(covered) * size
-    away = _distances(scene.place, addresses(cells)[None])
-    slots = jnp.maximum(-off - NEAR * away, -25.0) + jnp.log(scene.present + 1e-4)
-    empty = jnp.maximum(1 - STRICT * lengths, -25.0)
-    others = jnp.stack([empty, jnp.full_like(empty, NOTHING)], 1)
-    share = nn.softmax(jnp.concatenate([slots, others], 1), 1)
-    covered = jnp.clip((covered - 0.1) / 0.9, 0.0, 1.0)
-    return Owners(share[:, :-2], covered, share[:, -2])
-
-
-def give_birth(scene: Scene, pixels, ground, cells) -> tuple[Scene, Bool[Array, "b k 1"]]:
-    """At most two slots a frame start at the most surprising pixels: one that is missing and has
-    this colour, or else an empty one. Also says which are new."""
+def give_birth(
+    scene: Scene, pixels, ground, cells, pull: float = 0.0
+) -> tuple[Scene, Bool[Array, "b k 1"]]:
+    """At most two slots a frame start at the most surprising pixels, which changed, lie near one
+    that lost their colour, or are part of something small: one that is missing and has this colour,
+    or else an empty one. Also says which are new."""
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
     past, known = scene.past[..., :-1], scene.past[..., -1]
     rare = jnp.square(pixels - ground).sum(-1)
     moved = jnp.square(pixels - past).sum(-1) * known
+    alone = rare * _stands_alone(rare > NEW, round((scene.template.shape[-1] // 2) ** 0.5), cells)
+    news = jnp.maximum(jnp.maximum(moved, _left_behind(pixels, past, moved, cells)), alone)
     new = jnp.zeros(scene.place.shape[:2], bool)
     for _ in range(2):
-        share, covered, _ = owners(scene, pixels, ground, cells)
-        surprise = jnp.minimum(rare, moved) * (1 - share.sum(1))
+        share, covered, _ = _owners(scene, pixels, ground, cells)
+        surprise = jnp.minimum(rare, news) * (1 - share.sum(1))
         unseen = (share * covered).sum(-1) < FEW
         best = jnp.argmax(surprise, -1)[:, None]
         colour, place = jnp.take_along_axis(pixels, best[..., None], 1), spots[best]
@@ -166,8 +118,9 @@ def give_birth(scene: Scene, pixels, ground, cells) -> tuple[Scene, Bool[Array, 
         empty = (index == jnp.argmin(present, -1)[:, None]) & (present < 0.3)
         born = real & empty & ~back.any(-1, keepdims=True)
         scene = _where(born, scene, {"colour": colour, "middle": 0.0, "template": 0.0, "age": 0.0})
-        begun = {"place": place, "speed": 0.0, "present": 0.5}
-        begun["spread"] = jnp.array([PLACE**2] * 2 + [0.0] * 2 + [SPEED**2] * 2)
+        begun = {"place": place, "speed": 0.0, "pull": 0.0, "present": 0.5}
+        variances = (PLACE**2, 0.0, SPEED**2, 0.0, 0.0, pull**2)
+        begun["spread"] = jnp.repeat(jnp.array(variances), 2)
         scene = _where(born | back, scene, begun)
         new = new | born
     return scene, new[..., None]
@@ -178,21 +131,26 @@ def correct(
     pixels: Float[Array, "b p c"],
     ground: Float[Array, "b 1 c"],
     cells: tuple[int, int],
+    pull: float = 0.0,
 ) -> Scene:
     """The scene after a frame was seen. Stage, look and told are the caller's; so is what a slot's
-    middle is, if not all of it was seen."""
-    scene, new = give_birth(scene, pixels, ground, cells)
-    share, covered, bare = owners(scene, pixels, ground, cells)
-    mask = share * covered
-    open_ = (share + bare[:, None]) * _clear_of_the_rest(share, bare, cells)[:, None]
+    middle is, if not all of it was seen.
+
+    pull: standard deviation of a steady acceleration (64ths a step²) before anything was seen
+    """
+    scene, new = give_birth(scene, pixels, ground, cells, pull)
+    whose = _owners(scene, pixels, ground, cells)
+    mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
     sure = found / (found + FEW)
-    images = jnp.stack([mask, open_, jnp.broadcast_to(bare[:, None], mask.shape)], 2)
+    shown = openness(whose, scene.colour, pixels, ground, cells)
+    bare = jnp.broadcast_to(whose.bare[:, None], mask.shape)
+    images = jnp.stack([shown.open_ * shown.covered, shown.open_, bare], 2)
 
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     spots = templates.spots(side**2, cells)
     anchor = scene.place - scene.middle
-    seen, clear, empty = templates.views(images, anchor, side, cells)
+    seen, clear, empty = _view(images, anchor, side, cells)
     coverage, known = templates.coverage_and_known(scene.template)
     coverage, known = jnp.where(new, seen, coverage), jnp.where(new, clear, known)
     gone = (coverage * known * empty).sum(-1, keepdims=True)
@@ -200,34 +158,40 @@ def correct(
 
     # Roughly: the middle of what is seen. A hundredth of the template stands in where it is hidden.
     expected = centre(known * clear * coverage + 0.01 * coverage, spots)
-    off = centre(known * seen, spots) - jnp.where(new, 0.0, expected)
-    # Exactly: lay what is seen over the template.
+    off = centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected)
+    # Exactly: lay the template over what is seen, around a whole pixel, where nothing that is open
+    # is mixed with what is not.
+    odd = side % 2 / 2
+    pixel = (jnp.round((anchor + off) * cells[0] - odd) + odd) / cells[0]
+    seen, clear = _view(images[:, :, :2], pixel, side, cells)
     for _ in range(2):
-        seen, clear = templates.views(images[:, :, :2], anchor + off, side, cells)
-        step, sharp = templates.align(coverage, known * clear, seen, cells)
+        laid, sharp = templates.moved(coverage, known, anchor + off - pixel, cells)
+        step = templates.align(laid, sharp * clear, seen, cells)
         off = off + jnp.where(new, 0.0, step)
-    part = sharp / (templates.align(coverage, jnp.ones_like(known), seen, cells)[1] + 1e-3)
-    part = jnp.clip(part * templates.whole(coverage, known), 0.0, 1.0)
+    part = templates.told_by(laid, sharp * clear) * templates.whole(laid, sharp)
+    part = jnp.clip(part, 0.0, 1.0)
     error = CLEAR**2 / (part**2 + 1e-4) / jnp.maximum(sure, 1e-6)
-    place, speed, spread = _kalman(scene, off, jnp.where(found > 0.5 * FEW, error, 1e6))
+    place, speed, steady, spread = _kalman(scene, off, jnp.where(found > 0.5 * FEW, error, 1e6))
 
     anchor = place - scene.middle
-    seen, clear = templates.views(images[:, :, :2], anchor, side, cells)
+    seen, clear = _view(images[:, :, :2], anchor, side, cells)
     template = templates.add(scene.template, seen, clear)
     anchor, template = templates.recentre(anchor, template, cells)
     middle = centre(templates.coverage_and_known(template)[0], spots)
 
     gone = jnp.clip(2 * gone - 0.5, 0.0, 1.0) * (1 - sure)
-    pure = mask * covered**3  # not the edges: they are mixed with what is behind
-    colour = (pure @ pixels) / (pure.sum(-1, keepdims=True) + 1e-6)
+    pure = mask * whose.covered**3 * shown.pure  # not the edges: they are mixed with what is behind
+    some = pure.sum(-1, keepdims=True)
+    colour = (pure @ pixels) / (some + 1e-6)
     age = scene.age + sure
-    follow = sure * jnp.maximum(1 / (age + 1), 0.1)
+    follow = sure * jnp.maximum(1 / (age + 1), 0.1) * jnp.minimum(some, 1.0)
     past, ever = scene.past[..., :-1], scene.past[..., -1:]
     recent = jnp.where(ever > 0, past + 0.1 * (pixels - past), pixels)
     present, there = scene.present, scene.present > 0
     return scene._replace(
         place=jnp.where(there, anchor + middle, scene.place),
         speed=speed,
+        pull=steady,
         present=present + there * 0.5 * sure * (1 - present) - 0.4 * gone * present,
         colour=scene.colour + follow * (colour - scene.colour),
         middle=jnp.where(there, middle, 0.0),
@@ -239,41 +203,104 @@ def correct(
     )
 
 
-def widen(spread: Float[Array, "b k 6"], place: Array, speed: Array) -> Float[Array, "b k 6"]:
-    """The spread a step later, by straight flight, and with these variances (64ths) added."""
-    xx, xv, vv = jnp.split(spread, 3, -1)
-    xx = jnp.minimum(xx + 2 * xv + vv + place, 64.0)
-    return jnp.concatenate([xx, xv + vv, jnp.minimum(vv + WANDER**2 + speed, SPEED**2)], -1)
+def widen(spread: Float[Array, "b k 12"], place: Array, speed: Array) -> Float[Array, "b k 12"]:
+    """The spread a step later, in free flight, and with these variances (64ths) added."""
+    xx, xv, vv, xp, vp, pp = jnp.split(spread, 6, -1)
+    parts = [
+        jnp.minimum(xx + 2 * xv + vv + xp + vp + 0.25 * pp + place, 64.0),
+        xv + vv + xp + 1.5 * vp + 0.5 * pp,
+        jnp.minimum(vv + 2 * vp + pp + WANDER**2 + speed, SPEED**2),
+        xp + vp + 0.5 * pp,
+        vp + pp,
+        pp,
+    ]
+    return jnp.concatenate(parts, -1)
+
+
+def panned(
+    past: Float[Array, "b p e"], by: Float[Array, "b 2"], cells: tuple[int, int]
+) -> Float[Array, "b p e"]:
+    """Recent frames as they look after the view moved what they show ``by`` (shares of the frame).
+    What came into view was never seen."""
+    maps = jnp.moveaxis(past.reshape(-1, *cells, past.shape[-1]), -1, 1)
+    maps = maps.at[:, :-1].multiply(maps[:, -1:])  # so that nothing is mixed with the unseen
+    maps = shift(maps, jnp.broadcast_to(by[:, None], (*maps.shape[:2], 2)))
+    ever = maps[:, -1:]
+    maps = jnp.concatenate([maps[:, :-1] / (ever + 1e-6), (ever > 0.99) * 1.0], 1)
+    return jnp.moveaxis(maps, 1, -1).reshape(past.shape)
+
+
+def shared_pull(scene: Scene, pull: float) -> Float[Array, "b k 2"]:
+    """A slot's own pull where it was just seen, else that of all slots, by what each of them has
+    learned since it began with this standard deviation."""
+    learned = 1 / (scene.spread[..., 10:] + 1e-9) - 1 / pull**2
+    learned = jnp.maximum(learned, 0.0) * (scene.present > 0.5)
+    total = learned.sum(1, keepdims=True) + 1 / pull**2
+    everyones = (learned * scene.pull).sum(1, keepdims=True) / total
+    return jnp.where(scene.visible > 0.1, scene.pull, everyones)
 
 
 def _kalman(scene: Scene, off: Float[Array, "b k 2"], error: Float[Array, "b k 2"]):
-    """Place, speed and spread after a measurement that is ``off``, with this squared ``error``."""
-    xx, xv, vv = jnp.split(scene.spread, 3, -1)
+    """Place, speed, pull and spread after a measurement that is ``off``, with this squared
+    ``error``."""
+    xx, xv, vv, xp, vp, pp = jnp.split(scene.spread, 6, -1)
     miss = UNIT**2 * jnp.square(off) / (xx + error)
     astray = miss.sum(-1, keepdims=True) > ASTRAY
     # Something happened that the prediction does not know: only the measurement counts.
     xx = jnp.where(astray, jnp.maximum(xx, PLACE**2), xx)
     vv = jnp.where(astray, SPEED**2, vv)
-    xv = jnp.where(astray, 0.0, xv)
+    xv, xp, vp = (jnp.where(astray, 0.0, x) for x in (xv, xp, vp))
     total = xx + error
-    gain, turn = xx / total, xv / total
-    spread = jnp.concatenate([(1 - gain) * xx, (1 - gain) * xv, vv - turn * xv], -1)
-    return scene.place + gain * off, scene.speed + turn * off, spread
+    gain, turn, bend = xx / total, xv / total, xp / total
+    parts = (
+        [(1 - gain) * xx, (1 - gain) * xv, vv - turn * xv]
+        + [(1 - gain) * xp, vp - turn * xp, pp - bend * xp]
+    )  # fmt: skip
+    spread = jnp.concatenate(parts, -1)
+    return scene.place + gain * off, scene.speed + turn * off, scene.pull + bend * off, spread
 
 
-def _clear_of_the_rest(share, bare, cells: tuple[int, int]) -> Float[Array, "b p"]:
-    """Near 0 in and beside pixels that are something else: their edge may run through a pixel."""
-    rest = (1 - share.sum(1) - bare).reshape(-1, 1, *cells)
-    return 1 - jnp.clip(1.1 * templates.spread_out(rest) - 0.1, 0.0, 1.0).reshape(bare.shape)
+def _view(images: Float[Array, "b k m p"], anchor: Float[Array, "b k 2"], side: int, cells):
+    """Around ``anchor``: how much the slot covers of what is open, what is open, and any further
+    images as they are."""
+    seen, clear, *more = templates.views(images, anchor, side, cells)
+    return seen / (clear + 1e-3), jnp.clip((clear - AJAR) / (1 - AJAR), 0.0, 1.0), *more
+
+
+def _left_behind(pixels, past, moved, cells: tuple[int, int]) -> Float[Array, "b p"]:
+    """How surprising the change of a pixel nearby is, if what it lost has this pixel's colour: what
+    slides behind something uncovers nothing but its own trail."""
+    here, was, change = (x.reshape(x.shape[0], *cells, -1) for x in (pixels, past, moved))
+    most = jnp.zeros_like(change)
+    for by in ((0, 2), (0, -2), (2, 0), (-2, 0)):
+        lost = jnp.roll(was, by, (1, 2))
+        alike = jnp.square(here - lost).sum(-1, keepdims=True) < ALIKE
+        most = jnp.maximum(most, jnp.roll(change, by, (1, 2)) * alike)
+    return most.reshape(moved.shape)
+
+
+def _stands_alone(rare: Bool[Array, "b p"], side: int, cells: tuple[int, int]):
+    """Whether what is rare around a pixel fits into a square of ``side`` pixels, as an object does
+    and a bar does not: next to nothing on the square's outline is."""
+    maps = rare.reshape(-1, *cells).astype(jnp.float32)
+    inside, around = _sums(maps, side // 2 - 1), _sums(maps, side // 2 + 1)
+    return ((around - inside < 1.5) & (inside > 4)).reshape(rare.shape)
+
+
+def _sums(maps: Float[Array, "b h w"], reach: int) -> Float[Array, "b h w"]:
+    """Of the square of 2 · reach + 1 pixels around each pixel; nothing is outside."""
+    for axis in (1, 2):
+        size = maps.shape[axis]
+        near = np.abs(np.arange(size)[:, None] - np.arange(size)) <= reach
+        maps = jnp.moveaxis(jnp.moveaxis(maps, axis, -1) @ near.astype(np.float32), -1, axis)
+    return maps
+
+
+def _owners(scene: Scene, pixels, ground, cells: tuple[int, int]) -> Owners:
+    return owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
 
 
 def _where(choice: Bool[Array, "b k"], scene: Scene, values: dict[str, Any]) -> Scene:
     """The scene with these fields in the chosen slots."""
     new = {k: jnp.where(choice[..., None], v, getattr(scene, k)) for k, v in values.items()}
     return scene._replace(**new)
-
-
-def _distances(a: Float[Array, "b k d"], b: Float[Array, "#b p d"]) -> Float[Array, "b k p"]:
-    """Squared distances between all of a and all of b."""
-    lengths = jnp.square(a).sum(-1)[..., None] + jnp.square(b).sum(-1)[:, None]
-    return lengths - 2 * a @ jnp.swapaxes(b, 1, 2)
