@@ -196,8 +196,10 @@ class GridSlots(nn.Module):
         if self.is_initializing():
             return self.scan(carry, embeddings, observed, told, is_first, keys)[1]
         seen = self._read(embeddings)
-        alone, frozen = self.clone(parent=None), jax.lax.stop_gradient(self.variables)
-        slots: Any = alone.apply(frozen, carry, seen, told, is_first, method="follow")
+        # Frozen in what it hears too: the encoder of `told` has weights.
+        alone = self.clone(parent=None)
+        frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
+        slots: Any = alone.apply(*frozen, is_first, method="follow")
         slots = slots._replace(look=self._look(slots.template)[0])
         terms = {
             "place": self._place_error(slots, told, is_first),
@@ -359,17 +361,21 @@ class GridSlots(nn.Module):
         begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
         bodies = self._bodies(begin)
 
-        def ahead(module, scene, step):
+        def ahead(module, moving, step):
             at = jnp.arange(starts) + step
             real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
             at = jnp.minimum(at, time - 1)
             hears = told[:, at].reshape(batch * starts, -1)
-            scene = module._predict(_steady(scene), hears, stage=False, past=False, bodies=bodies)
+            scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
+            scene = module._predict(scene, hears, stage=False, past=False, bodies=bodies)
             off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
             distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
-            return scene, (distance * trusted[:, at] * begun).sum(-1) * real
+            moving = {name: getattr(scene, name) for name in moving}
+            return moving, (distance * trusted[:, at] * begun).sum(-1) * real
 
-        _, error = _scan(ahead, axis=0)(self, begin, jnp.arange(1, self.foresight + 1))
+        # What stays as it is does not travel through the scan.
+        moving = {name: getattr(begin, name) for name in ("place", "speed", "visible", "told")}
+        _, error = _scan(ahead, axis=0)(self, moving, jnp.arange(1, self.foresight + 1))
         return jnp.pad(error.mean(0), ((0, 0), (0, 1)))
 
 
