@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.quick import quick_jit
+from tests.models.quick import quick_jit, random_variables
 from wm_jax import models, shapes
 from wm_jax.config import base_config, change
+from wm_jax.models.dynamics.grid_slots import GridSlots
 
 SIZE, TIME = 32, 8
 SMALL = {
@@ -186,3 +187,23 @@ def test_a_trained_filter_gives_no_gradient_to_what_it_saw(model, params):
     inner = grads["dynamics"]
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(inner["rest"]))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(inner))
+
+
+def test_a_loss_cannot_reach_the_filter_through_what_is_told():
+    """Conditions have an encoder with weights; where slots were seen is a target all the same."""
+    module = GridSlots((8, 8), slots=2, pool=2, sight=4, width=4, hidden=4, told_size=3)
+    random = np.random.default_rng(0)
+    frames = jnp.asarray(random.random((1, 4, 64, 3)), jnp.float32)
+    told = jnp.asarray(random.normal(size=(1, 4, 3)), jnp.float32)
+    window = (module.initial(1), frames, None, told, jnp.zeros((1, 4), bool), None)
+    variables = random_variables(module, *window, method="teach")
+
+    def places(told, method):
+        start, seen, observed, _, is_first, keys = window
+        arguments = (start, seen, observed, told, is_first, keys)
+        out = module.apply(variables, *arguments, method=method)
+        out = out[1] if method == "scan" else out
+        return out.tokens[:, :, -2:, :2].sum()
+
+    by = {m: quick_jit(jax.grad(lambda t, m=m: places(t, m)))(told) for m in ("scan", "teach")}
+    assert np.any(by["scan"]) and not np.any(by["teach"])
