@@ -30,12 +30,14 @@ CHOICES = {
     "optim.name": ("adamw", "laprop", "muon"),
     "optim.schedule": ("constant", "cosine", "linear", "wsd"),
     "optim.clip": ("agc", "norm", "none"),
-    "model.encoder": ("patch", "conv", "pool"),
+    "model.encoder": ("patch", "vit", "conv", "pool"),
     "model.decoder": ("patch", "conv", "slots"),
     "model.loss.context": ("random", "all"),
 }
 #: The least value that makes sense.
 AT_LEAST = {
+    "model.vit_depth": 1,
+    "model.vit_heads": 1,
     "data.window": 2,
     "data.workers": 0,
     "data.corrupt_budget": 0,
@@ -66,12 +68,15 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
     config = ConfigDict()
     config.name = name  # backbone, a key of wm_jax.models.dynamics.DYNAMICS
     config.resolution = 64  # px, height and width of a frame
-    config.encoder = "patch"  # 'patch', 'conv' (DreamerV3's) or 'pool' (for grid_slots)
+    config.encoder = "patch"  # 'patch', 'vit', 'conv' (DreamerV3's) or 'pool' (for grid_slots)
     config.decoder = "patch"  # 'patch', 'conv' (DreamerV3's, for a vector state) or 'slots'
     config.patch = 8  # px, side of one cell
     config.embed = 64  # features of one cell's embedding
     config.decoder_hidden = 128  # features of the patch decoder's hidden layer
     config.conv_depth = 4  # channels that DreamerV3's convolutions multiply by 2, 3, 4, 4
+    config.conv_strided = False  # the conv encoder halves by strides, not by max-pools: faster
+    config.vit_depth = 2  # attention blocks of the encoder 'vit', of width model.embed
+    config.vit_heads = 4
     config.modalities = ()  # conditions the model is told, of wm_jax.shapes.CONDITION_SIZES
     dynamics, loss, around = knobs(name)
     config.update(around)

@@ -16,6 +16,8 @@ from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.encoder_conv import ConvEncoder
 from wm_jax.models.encoder_patch import PatchEncoder
 from wm_jax.models.encoder_pool import PoolEncoder
+from wm_jax.models.encoder_vit import VitEncoder
+from wm_jax.models.fit import check
 from wm_jax.models.vector_to_grid import VectorToGrid
 from wm_jax.models.world_model import LossWeights, Net, WorldModel
 
@@ -47,31 +49,10 @@ def knobs(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 def build(config: Any) -> WorldModel:
     """The world model that ``config`` (the ``model`` section) describes. Creates no parameters."""
-    if config.resolution % config.patch:
-        raise UserError(
-            f"model.patch={config.patch} does not divide model.resolution={config.resolution}; "
-            "choose a patch that does, for example 4 or 8."
-        )
-    cells = (config.resolution // config.patch,) * 2
+    cells = check(config)
     fields = _plain(config.dynamics)
-    slots = config.name == "grid_slots"
-    if slots:
+    if config.name == "grid_slots":
         fields["told_size"] = Net.told_width if config.modalities else 1
-    if slots != (config.encoder == "pool") or slots != (config.decoder == "slots"):
-        raise UserError(
-            f"model.encoder={config.encoder} and model.decoder={config.decoder} do not fit "
-            f"model.name={config.name}: 'grid_slots' goes with 'pool' and 'slots', and only it."
-        )
-    if slots and cells[0] % fields["pool"]:
-        raise UserError(
-            f"model.dynamics.pool={fields['pool']} does not divide the {cells[0]} encoder cells on "
-            "a side (model.resolution / model.patch)."
-        )
-    if slots and fields["directions"] % 4:
-        raise UserError(
-            f"model.dynamics.directions={fields['directions']} is not a multiple of 4: the walls' "
-            "directions must be among them; choose 24, for example."
-        )
     dynamics = DYNAMICS[config.name](cells=cells, **fields)
     net = Net(
         encoder=_encoder(config),
@@ -84,9 +65,11 @@ def build(config: Any) -> WorldModel:
 
 def _encoder(config: Any) -> nn.Module:
     if config.encoder == "conv":
-        return ConvEncoder(depth=config.conv_depth)
+        return ConvEncoder(depth=config.conv_depth, strided=config.conv_strided)
     if config.encoder == "pool":
         return PoolEncoder(config.patch)
+    if config.encoder == "vit":
+        return VitEncoder(config.patch, config.embed, config.vit_depth, config.vit_heads)
     return PatchEncoder(config.patch, config.embed)
 
 

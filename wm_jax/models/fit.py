@@ -1,0 +1,72 @@
+"""What fits together: the combinations of a model config that are refused, each in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wm_jax.errors import UserError
+from wm_jax.models.encoder_conv import ConvEncoder, final_size
+
+
+def check(config: Any) -> tuple[int, int]:
+    """Rows and columns of the encoder's grid for the ``model`` section; raises `UserError`."""
+    if config.resolution % config.patch:
+        raise UserError(
+            f"model.patch={config.patch} does not divide model.resolution={config.resolution}; "
+            "choose a patch that does, for example 4 or 8."
+        )
+    cells = (config.resolution // config.patch,) * 2
+    _check_grid_slots(config, cells)
+    if config.encoder == "vit":
+        _check_vit(config)
+    if config.encoder == "conv":
+        _check_conv(config, cells)
+    if config.decoder == "conv" and not is_vector(config):
+        raise UserError(
+            f"model.decoder=conv starts from a vector state and model.name={config.name} has a "
+            "grid of cells; set model.decoder=patch."
+        )
+    return cells
+
+
+def is_vector(config: Any) -> bool:
+    """Whether the state is one vector, as the RSSM's, rather than a grid of cells."""
+    return "deter" in config.dynamics
+
+
+def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
+    slots = config.name == "grid_slots"
+    if slots != (config.encoder == "pool") or slots != (config.decoder == "slots"):
+        raise UserError(
+            f"model.encoder={config.encoder} and model.decoder={config.decoder} do not fit "
+            f"model.name={config.name}: 'grid_slots' goes with 'pool' and 'slots', and only it."
+        )
+    if slots and cells[0] % config.dynamics.pool:
+        raise UserError(
+            f"model.dynamics.pool={config.dynamics.pool} does not divide the {cells[0]} encoder "
+            "cells on a side (model.resolution / model.patch)."
+        )
+    if slots and config.dynamics.directions % 4:
+        raise UserError(
+            f"model.dynamics.directions={config.dynamics.directions} is not a multiple of 4: the "
+            "walls' directions must be among them; choose 24, for example."
+        )
+
+
+def _check_vit(config: Any) -> None:
+    if config.embed % config.vit_heads or config.embed % 4:
+        raise UserError(
+            f"model.embed={config.embed} is not a multiple of model.vit_heads={config.vit_heads} "
+            "and of 4, as the encoder 'vit' needs; choose 64 and 4, for example."
+        )
+
+
+def _check_conv(config: Any, cells: tuple[int, int]) -> None:
+    stages = len(ConvEncoder.mults)
+    made = final_size(config.resolution, config.resolution, stages)
+    if not is_vector(config) and made != cells:
+        raise UserError(
+            f"the encoder 'conv' makes {made[0]}×{made[1]} cells of {config.resolution} px and "
+            f"model.name={config.name} expects {cells[0]}×{cells[1]}; set "
+            f"model.patch={2**stages} or another encoder."
+        )
