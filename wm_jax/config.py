@@ -36,6 +36,9 @@ CHOICES = {
 }
 #: The least value that makes sense.
 AT_LEAST = {
+    "model.sharp_steps": 0,
+    "model.sharp_width": 1,
+    "model.sharp_depth": 1,
     "model.vit_depth": 1,
     "model.vit_heads": 1,
     "data.window": 2,
@@ -73,6 +76,9 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
     config.patch = 8  # px, side of one cell
     config.embed = 64  # features of one cell's embedding
     config.decoder_hidden = 128  # features of the patch decoder's hidden layer
+    config.sharp_steps = 0  # steps of a flow that makes the decoder's frames sharp; 0: no flow
+    config.sharp_width = 64  # features of a patch in the flow's network
+    config.sharp_depth = 2  # its blocks
     config.conv_depth = 4  # channels that DreamerV3's convolutions multiply by 2, 3, 4, 4
     config.conv_strided = False  # the conv encoder halves by strides, not by max-pools: faster
     config.vit_depth = 2  # attention blocks of the encoder 'vit', of width model.embed

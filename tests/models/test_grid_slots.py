@@ -112,7 +112,7 @@ def test_a_prediction_teaches_places_and_not_looks(model, params):
 
     def paint(params, predicted):
         tokens = net.dynamics.tokens(carry)
-        return jnp.square(net.apply({"params": params}, tokens, predicted, method="decode")).sum()
+        return jnp.square(net.apply({"params": params}, tokens, predicted, method="plain")).sum()
 
     for predicted in (True, False):
         grads = jax.grad(paint)(params, predicted)["decoder"]

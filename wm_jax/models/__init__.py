@@ -10,6 +10,7 @@ import flax.linen as nn
 
 from wm_jax.errors import UserError
 from wm_jax.models.decoder_conv import ConvDecoder
+from wm_jax.models.decoder_flow import FlowDecoder
 from wm_jax.models.decoder_patch import PatchDecoder
 from wm_jax.models.decoder_slots import SlotDecoder
 from wm_jax.models.dynamics import DYNAMICS
@@ -57,7 +58,7 @@ def build(config: Any) -> WorldModel:
     net = Net(
         encoder=_encoder(config),
         dynamics=dynamics,
-        decoder=_decoder(config, cells, dynamics),
+        decoder=_sharp(config, cells, _decoder(config, cells, dynamics)),
         modalities=tuple(config.modalities),
     )
     return WorldModel(net, LossWeights(**_plain(config.loss)), config.resolution)
@@ -83,6 +84,16 @@ def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
         return SlotDecoder(stage, patch, config.resolution, dynamics.width, config.decoder_hidden)
     spread = VectorToGrid(cells, config.embed, **vector) if vector else None
     return PatchDecoder(cells, config.patch, config.decoder_hidden, spread)
+
+
+def _sharp(config: Any, cells: tuple[int, int], plain: nn.Module) -> nn.Module:
+    """The decoder, and a flow from noise to sharp frames around it if the config asks for one."""
+    if not config.sharp_steps:
+        return plain
+    pool = config.dynamics.get("pool", 1)  # `grid_slots` has encoder cells of few pixels
+    cells, patch = (cells[0] // pool, cells[1] // pool), config.patch * pool
+    sizes = config.sharp_steps, config.sharp_width, config.sharp_depth
+    return FlowDecoder(plain, cells, patch, *sizes)
 
 
 def _is_vector(dynamics: Any) -> bool:

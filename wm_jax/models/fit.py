@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wm_jax.errors import UserError
+from wm_jax.models.decoder_flow import FINEST
 from wm_jax.models.encoder_conv import ConvEncoder, final_size
 
 
@@ -21,6 +22,12 @@ def check(config: Any) -> tuple[int, int]:
         _check_vit(config)
     if config.encoder == "conv":
         _check_conv(config, cells)
+    steps = config.sharp_steps
+    if steps & (steps - 1) or steps > FINEST:
+        raise UserError(
+            f"model.sharp_steps={steps} is not 0 (no flow decoder) or a power of two up to "
+            f"{FINEST}, the step counts that its shortcuts are trained for; choose 1, 2 or 4."
+        )
     if config.decoder == "conv" and not is_vector(config):
         raise UserError(
             f"model.decoder=conv starts from a vector state and model.name={config.name} has a "

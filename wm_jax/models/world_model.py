@@ -35,16 +35,22 @@ class Net(nn.Module):
         embedding = None if frame is None else self.encoder(frame)
         return self.dynamics.step(carry, embedding, None, self.conditioning(conditions), key)[0]
 
-    def decode(self, tokens, predicted: bool = False):
-        return self.decoder(tokens, predicted)
+    def decode(self, tokens, key=None):
+        return self.decoder(tokens) if key is None else self.decoder(tokens, key=key)
+
+    def plain(self, tokens, predicted: bool = False):
+        """Of a decoder with two kinds of frames, the plain ones; else its only ones."""
+        decode = getattr(self.decoder, "plain_frames", self.decoder)
+        return decode(tokens, predicted)
 
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
 
     def window(self, frames, observed, conditions, is_first, keys, seen, foreseen, painted):
         """Decoded posteriors of the frames ``seen``, decoded priors of the frames ``foreseen``
-        (None: of none), each a slice or indices, both of the streams ``painted`` (a slice), and the
-        backbone's own terms of all."""
+        (None: of none), each a slice or indices, both of the streams ``painted`` (a slice), a sharp
+        decoder's own error of the latter (of the former if there are none; None without one), and
+        the backbone's own terms of all."""
         embeddings, told = self.encoder(frames), self.conditioning(conditions)
         start = self.dynamics.initial(frames.shape[0])
         inputs = (start, embeddings, observed, told, is_first, keys)
@@ -53,9 +59,14 @@ class Net(nn.Module):
         else:
             _, out = self.dynamics.scan(*inputs)
             out = out._replace(tokens=out.tokens[painted], prior=out.prior[painted])
-        posterior = self.decoder(out.tokens[:, seen])
-        prior = None if foreseen is None else self.decoder(out.prior[:, foreseen], predicted=True)
-        return posterior, prior, dict(out.terms)
+        posterior = self.plain(out.tokens[:, seen])
+        prior = None if foreseen is None else self.plain(out.prior[:, foreseen], predicted=True)
+        sharp = None
+        if hasattr(self.decoder, "sharp_error"):
+            tokens, at = (out.tokens, seen) if foreseen is None else (out.prior, foreseen)
+            key = jax.random.fold_in(keys[0], 1)
+            sharp = self.decoder.sharp_error(tokens[:, at], frames[painted][:, at], key)
+        return posterior, prior, sharp, dict(out.terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +80,7 @@ class LossWeights:
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
     place, whole: of `grid_slots`' terms of these names
+    sharp:      of a flow decoder's own error; no gradient of it reaches the rest of the model
     decoded:    frames a window, drawn anew for every update, whose pixels are compared before and
                 after they are seen (the terms are scaled to all frames); 0: all of them
     painted:    one stream in this many is decoded at all (its terms are scaled likewise): where
@@ -84,6 +96,7 @@ class LossWeights:
     kl_rep: float = 0.1
     place: float = 40.0
     whole: float = 4.0
+    sharp: float = 1.0
     decoded: int = 0
     painted: int = 1
 
@@ -115,8 +128,15 @@ class WorldModel:
         carry = self._apply(params, "step", state.carry, conditions, frame, key)
         return self._state(params, carry, state.step + 1)
 
-    def decode(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b h w c"]:
-        return jnp.clip(self._apply(params, "decode", state.tokens), 0.0, 1.0)
+    def decode(
+        self, params: PyTree, state: shapes.LatentState, key: jax.Array | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Frames in [0, 1]. A ``key`` is only for a decoder that draws (see `FlowDecoder`)."""
+        return jnp.clip(self._apply(params, "decode", state.tokens, key), 0.0, 1.0)
+
+    def plain(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b h w c"]:
+        """What the plain decoder makes of the state, to report beside a sharp one's frames."""
+        return jnp.clip(self._apply(params, "plain", state.tokens), 0.0, 1.0)
 
     def _state(self, params, carry, step) -> shapes.LatentState:
         tokens = self._apply(params, "tokens", carry)
@@ -149,7 +169,7 @@ class WorldModel:
         painted = slice(None, None, self.weights.painted)
         which = (seen, foreseen if self.weights.prior > 0 else None, painted)
         arguments = (frames, observed, told, batch.is_first, keys, *which)
-        posterior, prior, terms = self._apply(params, "window", *arguments)
+        posterior, prior, sharp, terms = self._apply(params, "window", *arguments)
 
         def all_frames(error, at, count):
             """The error at some frames of the painted streams, scaled so that its sum stands for
@@ -166,6 +186,9 @@ class WorldModel:
             error = squared_error(prior, frames[painted, foreseen])
             error = error * ~batch.is_first[painted, foreseen]
             terms["prior"] = all_frames(error, foreseen, time - 1)
+        if sharp is not None:
+            at, count = (seen, known) if prior is None else (foreseen, time - 1)
+            terms["sharp"] = all_frames(sharp, at, count)
         total = sum(getattr(self.weights, name) * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)
         return (total * mask).sum() / jnp.maximum(mask.sum(), 1), terms
