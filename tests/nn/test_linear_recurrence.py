@@ -73,3 +73,30 @@ def test_a_reset_is_exact():
         np.testing.assert_array_equal(one[1, 6], b[1, 6])
     gradient = jax.grad(lambda b: linear_recurrence(a, b)[1, 6:].sum())(b)
     assert not np.any(gradient[1, :6]) and np.all(gradient[1, 6])
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_complex_and_shared_over_an_axis(form):
+    """The factors of all cells at once, with gradients, against jax's own of a plain loop."""
+    random = np.random.default_rng(1)
+    draw = lambda *shape: random.normal(size=shape) + 1j * random.normal(size=shape)  # noqa: E731
+    a, b = draw(2, 7, 1, 4), draw(2, 7, 3, 4)
+    a /= 1.2 * np.abs(a)
+    a[1, 3] = 0
+    expected = loop(a, b, np.zeros((2, 3, 4)))
+    a, b = jnp.complex64(a), jnp.complex64(b)
+    np.testing.assert_allclose(FORMS[form](a, b), expected, rtol=1e-5, atol=1e-5)
+
+    def loss(function):
+        return lambda a, b: jnp.sin(function(a, b).real).sum() + function(a, b).imag.sum()
+
+    def plain(a, b):
+        h, out = jnp.zeros_like(b[:, 0]), []
+        for t in range(b.shape[1]):
+            h = a[:, t] * h + b[:, t]
+            out.append(h)
+        return jnp.stack(out, 1)
+
+    ours, theirs = (jax.jit(jax.grad(loss(f), (0, 1)))(a, b) for f in (FORMS[form], plain))
+    for x, y in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

@@ -6,19 +6,19 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Inexact
 
 
 def linear_recurrence(
-    a: Float[Array, "b t ..."],
-    b: Float[Array, "b t ..."],
-    start: Float[Array, "b ..."] | None = None,
-) -> Float[Array, "b t ..."]:
+    a: Inexact[Array, "b t ..."],
+    b: Inexact[Array, "b t ..."],
+    start: Inexact[Array, "b ..."] | None = None,
+) -> Inexact[Array, "b t ..."]:
     """All h_t, from h_{-1} = ``start`` (zero by default). a_t = 0 is a reset: exactly h_t = b_t.
 
-    On a CPU it is a loop, which does half the arithmetic; elsewhere an associative scan over pairs
-    (a, b), of depth log t. The gradient is the same recurrence run backwards, not a
-    differentiated scan.
+    Real or complex; ``a`` may have axes of size 1 where ``b`` is larger. On a CPU it is a loop,
+    which does half the arithmetic; elsewhere an associative scan over pairs (a, b), of depth
+    log t. The gradient is the same recurrence run backwards, not a differentiated scan.
     """
     if start is not None:
         b = b.at[:, 0].add(a[:, 0] * start)
@@ -36,12 +36,16 @@ def _forward(a, b):
 
 
 def _backward(residuals, gradient):
-    """∂b_t = ∂h_t + a_{t+1} ∂b_{t+1}, ∂a_t = ∂b_t h_{t-1}."""
+    """∂b_t = ∂h_t + a_{t+1} ∂b_{t+1}, ∂a_t = ∂b_t h_{t-1}.
+
+    Nothing is conjugated: a cotangent of jax is carried through a product by the other factor.
+    """
     a, h = residuals
     next_a = jnp.concatenate([a[:, 1:], jnp.zeros_like(a[:, :1])], 1)
     gradient_b = _by_platform(next_a, gradient, reverse=True)
     last_h = jnp.concatenate([jnp.zeros_like(h[:, :1]), h[:, :-1]], 1)
-    return gradient_b * last_h, gradient_b
+    shared = tuple(i for i, size in enumerate(a.shape) if size == 1 and h.shape[i] != 1)
+    return (gradient_b * last_h).sum(shared, keepdims=True), gradient_b
 
 
 _recurrence.defvjp(_forward, _backward)
@@ -55,8 +59,8 @@ def _by_platform(a, b, reverse):
 
 
 def sequential(
-    a: Float[Array, "b t ..."], b: Float[Array, "b t ..."], reverse: bool = False
-) -> Float[Array, "b t ..."]:
+    a: Inexact[Array, "b t ..."], b: Inexact[Array, "b t ..."], reverse: bool = False
+) -> Inexact[Array, "b t ..."]:
     """One step after the other, from h = 0; ``reverse`` from the last to the first."""
 
     def step(h, inputs):
@@ -69,8 +73,8 @@ def sequential(
 
 
 def parallel(
-    a: Float[Array, "b t ..."], b: Float[Array, "b t ..."], reverse: bool = False
-) -> Float[Array, "b t ..."]:
+    a: Inexact[Array, "b t ..."], b: Inexact[Array, "b t ..."], reverse: bool = False
+) -> Inexact[Array, "b t ..."]:
     """Composes neighbouring steps: (a₂, b₂) ∘ (a₁, b₁) = (a₂ a₁, a₂ b₁ + b₂)."""
 
     def compose(first, second):
