@@ -27,6 +27,10 @@ SMALL = {
     "rssm": {"deter": 16, "hidden": 8, "stoch": 3, "classes": 4, "prior_layers": 1},
     "grid_linear": {"width": 8, "hidden": 16, "layers": 2},
     "grid_gru": {"width": 8, "hidden": 12},
+    "s5": {"width": 8, "hidden": 8, "layers": 1, "state": 8, "blocks": 2},
+    "mamba2": {"width": 8, "hidden": 8, "layers": 1, "heads": 2, "state": 3, "chunk": 4},
+    "gated_delta": {"width": 8, "hidden": 8, "layers": 1, "heads": 2, "chunk": 4},
+    "transformer": {"width": 8, "hidden": 8, "layers": 1, "heads": 2, "window": 4},
     "grid_slots": {
         "width": 8,
         "hidden": 8,

@@ -64,7 +64,7 @@ def decays(log_a: Float[Array, "b c n h"], seen: Segments) -> Decays:
 def scan_chunks(
     body: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
     state: PyTree,
-    inputs: PyTree[Array, "T"],
+    inputs: PyTree,
     longest: int,
 ) -> tuple[PyTree, PyTree]:
     """``body(state, inputs) -> (state, outputs)`` over chunks of at most ``longest`` steps.

@@ -54,6 +54,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.errors import UserError
+from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.chunks import decays, scan_chunks, segments
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.head_decay import HeadDecay
@@ -136,3 +137,13 @@ def gated_delta_rule(
 
 def _unit(x: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
     return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-6)
+
+
+class GatedDelta(Parallel):
+    """``heads`` and ``chunk`` are the layers'; the other fields are those of `Parallel`."""
+
+    heads: int = 4
+    chunk: int = 16
+
+    def time_layer(self) -> GatedDeltaLayer:
+        return GatedDeltaLayer(self.heads, self.chunk, parent=None)

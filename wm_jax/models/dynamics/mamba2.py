@@ -47,6 +47,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.errors import UserError
+from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.chunks import decays, scan_chunks, segments
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.head_decay import HeadDecay
@@ -118,3 +119,14 @@ def ssd(
 
     memory, y = scan_chunks(body, memory, (x, b, c, log_a, is_first), chunk)
     return y, memory
+
+
+class Mamba2(Parallel):
+    """``heads``, ``state`` and ``chunk`` are the layers'; the other fields those of `Parallel`."""
+
+    heads: int = 4
+    state: int = 16
+    chunk: int = 16
+
+    def time_layer(self) -> Mamba2Layer:
+        return Mamba2Layer(self.heads, self.state, self.chunk, parent=None)

@@ -51,6 +51,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from wm_jax.errors import UserError
+from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.linear_recurrence import linear_recurrence
 
@@ -119,3 +120,13 @@ def _complex(x: Float[Array, "*lead p"]) -> Complex[Array, "*lead m"]:
 
 def _real(x: Complex[Array, "*lead m"]) -> Float[Array, "*lead p"]:
     return jnp.concatenate([x.real, x.imag], -1)
+
+
+class S5(Parallel):
+    """``state`` and ``blocks`` are the layers'; the other fields are those of `Parallel`."""
+
+    state: int = 64
+    blocks: int = 8
+
+    def time_layer(self) -> S5Layer:
+        return S5Layer(self.state, self.blocks, parent=None)

@@ -42,6 +42,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wm_jax.errors import UserError
 from wm_jax.models.dynamics.contract import reset
+from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.chunks import scan_chunks, since_start
 from wm_jax.nn.dense import Dense
 
@@ -170,3 +171,13 @@ def turned(
 
 def _take(x: Float[Array, "b w n h p"], order: Int[Array, "b w"]) -> Float[Array, "b w n h p"]:
     return jnp.take_along_axis(x, order[..., None, None, None], 1)
+
+
+class Transformer(Parallel):
+    """``heads`` and ``window`` are the layers'; the other fields are those of `Parallel`."""
+
+    heads: int = 4
+    window: int = 32
+
+    def time_layer(self) -> WindowAttention:
+        return WindowAttention(self.heads, self.window, parent=None)
