@@ -94,8 +94,9 @@ def small_config(name):
     return config
 
 
-def learned(name):
+def learned(name, **changes):
     config = small_config(name)
+    config.model.update(changes)
     model = models.build(config.model)
     batch = shapes.Batch(
         jnp.zeros((1, 2, SIZE, SIZE, 3), jnp.uint8),
@@ -169,6 +170,25 @@ def test_export_runs_alone_and_agrees(name, tmp_path):
         result = np.load(tmp_path / f"out{batch}.npz")
         for what, expected in original(pair, arrays).items():
             np.testing.assert_allclose(result[what], expected, atol=1e-5, err_msg=what)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_other_encoders_and_decoders_export(tmp_path):
+    """The flow decoder's noise is part of the program, the same in every frame of a rollout."""
+    small = {"patch": 4, "embed": 8, "vit_depth": 1, "vit_heads": 2, "sharp_width": 8}
+    pair = learned("grid_gru", encoder="vit", sharp_steps=2, **small)
+    write(pair, tmp_path / "out")
+    inputs, expected = given(2), original(pair, given(2))
+    model = export_loader.load(tmp_path / "out")
+    assert not model.stochastic
+    state = model.encode(inputs["frames"], {"actions": inputs["actions"]})
+    np.testing.assert_allclose(state["tokens"], expected["tokens"], atol=1e-5)
+    future = {"actions": inputs["future_actions"]}
+    last, frames = model.rollout(state, STEPS, future, key=7)
+    np.testing.assert_allclose(frames, expected["frames"], atol=1e-5)
+    plain = pair[0].plain(pair[1], shapes.LatentState(None, last["tokens"], None, last["step"]))
+    assert np.abs(frames[:, -1] - plain).max() > 1e-2  # it is the sharp frame that is shipped
 
 
 @pytest.fixture(scope="module")

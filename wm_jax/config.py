@@ -31,7 +31,7 @@ CHOICES = {
     "optim.schedule": ("constant", "cosine", "linear", "wsd"),
     "optim.clip": ("agc", "norm", "none"),
     "model.encoder": ("patch", "vit", "conv", "pool"),
-    "model.decoder": ("patch", "conv", "slots"),
+    "model.decoder": ("patch", "conv", "slots", "mixture"),
     "model.loss.context": ("random", "all"),
 }
 #: The least value that makes sense.
@@ -72,7 +72,8 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
     config.name = name  # backbone, a key of wm_jax.models.dynamics.DYNAMICS
     config.resolution = 64  # px, height and width of a frame
     config.encoder = "patch"  # 'patch', 'vit', 'conv' (DreamerV3's) or 'pool' (for grid_slots)
-    config.decoder = "patch"  # 'patch', 'conv' (DreamerV3's, for a vector state) or 'slots'
+    # 'patch', 'conv' (DreamerV3's, for a vector), 'slots' (grid_slots), 'mixture' (slot_attention)
+    config.decoder = "patch"
     config.patch = 8  # px, side of one cell
     config.embed = 64  # features of one cell's embedding
     config.decoder_hidden = 128  # features of the patch decoder's hidden layer

@@ -24,6 +24,7 @@ OBSERVED = {
 
 #: Small sizes, to be quick. A backbone that isn't listed is tested at its defaults.
 SMALL = {
+    "slot_attention": {"width": 8, "slots": 3, "heads": 2, "hidden": 12, "iterations": 2},
     "rssm": {"deter": 16, "hidden": 8, "stoch": 3, "classes": 4, "prior_layers": 1},
     "grid_linear": {"width": 8, "hidden": 16, "layers": 2},
     "grid_gru": {"width": 8, "hidden": 12},

@@ -11,6 +11,7 @@ import flax.linen as nn
 from wm_jax.errors import UserError
 from wm_jax.models.decoder_conv import ConvDecoder
 from wm_jax.models.decoder_flow import FlowDecoder
+from wm_jax.models.decoder_mixture import MixtureDecoder
 from wm_jax.models.decoder_patch import PatchDecoder
 from wm_jax.models.decoder_slots import SlotDecoder
 from wm_jax.models.dynamics import DYNAMICS
@@ -29,6 +30,7 @@ DEFAULT = "grid_slots"
 AROUND: dict[str, dict[str, Any]] = {
     "grid_slots": {"encoder": "pool", "decoder": "slots", "patch": 2, "decoder_hidden": 64},
     "rssm": {"embed": 16},
+    "slot_attention": {"decoder": "mixture"},
 }
 LOSSES = {
     "grid_slots": LossWeights(context_low=4, decoded=4, painted=4),
@@ -82,6 +84,8 @@ def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
         stage = dynamics.stage_cells
         patch = config.patch * dynamics.pool
         return SlotDecoder(stage, patch, config.resolution, dynamics.width, config.decoder_hidden)
+    if config.decoder == "mixture":
+        return MixtureDecoder(cells, config.patch, config.decoder_hidden)
     spread = VectorToGrid(cells, config.embed, **vector) if vector else None
     return PatchDecoder(cells, config.patch, config.decoder_hidden, spread)
 

@@ -35,23 +35,19 @@ class SlotDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "*lead n d"], predicted: bool = False
-    ) -> Float[Array, "*lead h w c"]:
+        self, tokens: Float[Array, "*lead n d"], predicted: bool = False, masks: bool = False
+    ) -> Float[Array, "*lead h w c"] | Float[Array, "*lead m h w"]:
+        """Frames; or ``masks`` (…, 1 + k, h, w), the share of each pixel that the backdrop paints,
+        first, and that each slot paints."""
         lead, size = tokens.shape[:-2], self.resolution
         tokens = tokens.reshape(-1, *tokens.shape[-2:])
-        cells = self.cells[0] * self.cells[1]
-        backdrop, front = self._stage(tokens[:, :cells, : self.width])
-        place, present, colour, look = jnp.split(tokens[:, cells:], [2, 3, 6], -1)
-        stencil, shade = self._objects(look, colour)
-        if predicted:
-            # A wrong place must not teach an object to be faint or blurred.
-            stencil, shade = jax.lax.stop_gradient((stencil, shade))
-        colour = colour + shade
-        # What is likely to be there is painted in full.
-        there = jnp.clip(4 * present - 1, 0.0, 1.0)
-        alpha = write(stencil * there[..., None], place, size)
+        backdrop, front, alpha, colour = self._layers(tokens, predicted)
         total = alpha.sum(1)
         scale = 1 / jnp.maximum(total, 1.0)
+        if masks:
+            slots = alpha * ((1 - front) * scale)[:, None]
+            shares = jnp.concatenate([1 - slots.sum(1, keepdims=True), slots], 1)
+            return shares.reshape(*lead, -1, size, size)
         planes = []
         for channel, behind in enumerate(backdrop):
             paint = sum(
@@ -59,6 +55,24 @@ class SlotDecoder(nn.Module):
             )
             planes.append(behind + (1 - front) * scale * (paint - total * behind))
         return jnp.stack(planes, -1).reshape(*lead, size, size, 3)
+
+    def masks(self, tokens: Float[Array, "*lead n d"]) -> Float[Array, "*lead m h w"]:
+        """Which slot paints a pixel: see `__call__`."""
+        return self(tokens, masks=True)
+
+    def _layers(self, tokens: Float[Array, "b n d"], predicted: bool):
+        """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
+        cells = self.cells[0] * self.cells[1]
+        backdrop, front = self._stage(tokens[:, :cells, : self.width])
+        place, present, colour, look = jnp.split(tokens[:, cells:], [2, 3, 6], -1)
+        stencil, shade = self._objects(look, colour)
+        if predicted:
+            # A wrong place must not teach an object to be faint or blurred.
+            stencil, shade = jax.lax.stop_gradient((stencil, shade))
+        # What is likely to be there is painted in full.
+        there = jnp.clip(4 * present - 1, 0.0, 1.0)
+        alpha = write(stencil * there[..., None], place, self.resolution)
+        return backdrop, front, alpha, colour + shade
 
     def _stage(self, cells: Float[Array, "b n d"]):
         """Three planes of backdrop and one of what is in front, each (b, h, w)."""

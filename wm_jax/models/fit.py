@@ -22,6 +22,7 @@ def check(config: Any) -> tuple[int, int]:
         _check_vit(config)
     if config.encoder == "conv":
         _check_conv(config, cells)
+    _check_slot_attention(config)
     steps = config.sharp_steps
     if steps & (steps - 1) or steps > FINEST:
         raise UserError(
@@ -57,6 +58,20 @@ def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
         raise UserError(
             f"model.dynamics.directions={config.dynamics.directions} is not a multiple of 4: the "
             "walls' directions must be among them; choose 24, for example."
+        )
+
+
+def _check_slot_attention(config: Any) -> None:
+    slots = config.name == "slot_attention"
+    if slots != (config.decoder == "mixture"):
+        raise UserError(
+            f"model.decoder={config.decoder} does not fit model.name={config.name}: "
+            "'slot_attention' goes with 'mixture', and only it."
+        )
+    if slots and (config.dynamics.width % config.dynamics.heads or config.dynamics.width % 4):
+        raise UserError(
+            f"model.dynamics.width={config.dynamics.width} is not a multiple of "
+            f"model.dynamics.heads={config.dynamics.heads} and of 4; choose 64 and 4, for example."
         )
 
 

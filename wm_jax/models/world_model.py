@@ -43,6 +43,10 @@ class Net(nn.Module):
         decode = getattr(self.decoder, "plain_frames", self.decoder)
         return decode(tokens, predicted)
 
+    def masks(self, tokens):
+        plain = getattr(self.decoder, "plain", self.decoder)
+        return plain.masks(tokens)
+
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
 
@@ -137,6 +141,10 @@ class WorldModel:
     def plain(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b h w c"]:
         """What the plain decoder makes of the state, to report beside a sharp one's frames."""
         return jnp.clip(self._apply(params, "plain", state.tokens), 0.0, 1.0)
+
+    def masks(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b m h w"]:
+        """Each slot's share of each pixel, of a decoder that paints by slots; they sum to one."""
+        return self._apply(params, "masks", state.tokens)
 
     def _state(self, params, carry, step) -> shapes.LatentState:
         tokens = self._apply(params, "tokens", carry)

@@ -7,6 +7,7 @@ from wm_jax.models.dynamics.grid_slots import GridSlots
 from wm_jax.models.dynamics.mamba2 import Mamba2
 from wm_jax.models.dynamics.rssm import RSSM
 from wm_jax.models.dynamics.s5 import S5
+from wm_jax.models.dynamics.slot_attention import SlotAttention
 from wm_jax.models.dynamics.transformer import Transformer
 
 DYNAMICS = {
@@ -17,5 +18,6 @@ DYNAMICS = {
     "mamba2": Mamba2,
     "rssm": RSSM,
     "s5": S5,
+    "slot_attention": SlotAttention,
     "transformer": Transformer,
 }
