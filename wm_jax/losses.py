@@ -6,9 +6,12 @@ averages. Sources: DreamerV3 (Hafner et al. 2023, arXiv 2301.04104), equations 3
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 def squared_error(
@@ -28,20 +31,35 @@ def categorical_kl(
     return (jnp.exp(log_p) * (log_p - log_q)).sum((-2, -1))
 
 
+class Normal(NamedTuple):
+    """Independent normal variables; ``std`` > 0."""
+
+    mean: Float[Array, "*lead s k"]
+    std: Float[Array, "*lead s k"]
+
+
+def gaussian_kl(p: Normal, q: Normal) -> Float[Array, "*lead"]:
+    """KL(p ‖ q) in nats, summed over the variables."""
+    distance = jnp.square(p.mean - q.mean) + jnp.square(p.std)
+    kl = jnp.log(q.std / p.std) + distance / (2 * jnp.square(q.std)) - 0.5
+    return kl.sum((-2, -1))
+
+
 def balanced_kl(
-    posterior: Float[Array, "*lead s k"],
-    prior: Float[Array, "*lead s k"],
+    posterior: PyTree,
+    prior: PyTree,
     free_nats: float = 1.0,
+    kl: Callable[..., Array] = categorical_kl,
 ) -> dict[str, Float[Array, "*lead"]]:
-    """KL(posterior ‖ prior) twice, unweighted (equation 5), from log-probabilities.
+    """KL(posterior ‖ prior) twice, unweighted (equation 5); ``kl`` is that of the distributions.
 
     ``kl_dyn`` trains the prior towards a fixed posterior, ``kl_rep`` the posterior towards a fixed
     prior; weigh them 1 and 0.1. Each is at least ``free_nats``, and flat below.
     """
     stop = jax.lax.stop_gradient
     return {
-        "kl_dyn": jnp.maximum(free_nats, categorical_kl(stop(posterior), prior)),
-        "kl_rep": jnp.maximum(free_nats, categorical_kl(posterior, stop(prior))),
+        "kl_dyn": jnp.maximum(free_nats, kl(stop(posterior), prior)),
+        "kl_rep": jnp.maximum(free_nats, kl(posterior, stop(prior))),
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.models.quick import quick_jit, random_variables
+from wm_jax.errors import UserError
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.shapes import time_major
@@ -43,6 +44,39 @@ SMALL = {
     },
 }
 
+#: Options of a backbone, by what they are called here: changes to its small size.
+VARIANTS: dict[str, dict[str, dict]] = {
+    "grid_gru": {"attention": {"mixing": "attention", "mixing_heads": 2}},
+    "grid_linear": {
+        "categorical, attention": {
+            "latent": "categorical",
+            "stoch": 2,
+            "classes": 3,
+            "layers": 1,
+            "mixing": "attention",
+            "mixing_heads": 2,
+        },
+        "fsq": {"latent": "fsq", "stoch": 3, "classes": 4, "layers": 1},
+        "gaussian, carry": {"latent": "gaussian", "stoch": 3, "layers": 1, "posterior": "carry"},
+    },
+    "rssm": {
+        "gaussian, frame": {"latent": "gaussian", "posterior": "frame", "temperature": 0.5},
+        "fsq": {"latent": "fsq"},
+    },
+}
+#: What goes wrong in a variant of a backbone: changes, and a key that the refusal names.
+REFUSED = [
+    ("grid_gru", {"mixing": "global"}, "mixing"),
+    ("grid_gru", {"width": 12, "mixing": "attention", "mixing_heads": 2}, "mixing_heads"),
+    ("grid_linear", {"posterior": "prior"}, "posterior"),
+    ("grid_linear", {"posterior": "carry", "passes": 1}, "passes"),
+    ("grid_linear", {"latent": "vector"}, "latent"),
+    ("grid_linear", {"mixing": "attention"}, "mixing_heads"),
+    ("rssm", {"latent": "fsq", "classes": 1}, "classes"),
+    ("rssm", {"latent": "deterministic"}, "latent"),
+    ("rssm", {"posterior": "both"}, "posterior"),
+]
+
 
 def at_first(t: int, stream=slice(None)):
     """``is_first`` with a start at t."""
@@ -54,8 +88,9 @@ def at_first(t: int, stream=slice(None)):
 class Case:
     """A backbone with parameters and a window of random inputs."""
 
-    def __init__(self, name: str):
-        self.module = DYNAMICS[name](cells=CELLS, **SMALL.get(name, {}))
+    def __init__(self, name: str, variant: str | None):
+        changes = VARIANTS[name][variant] if variant else {}
+        self.module = DYNAMICS[name](cells=CELLS, **SMALL.get(name, {}) | changes)
         random = np.random.default_rng(0)
         shape = (B, T, CELLS[0] * CELLS[1], E)
         self.embeddings = jnp.asarray(random.normal(size=shape), jnp.float32)
@@ -78,7 +113,8 @@ class Case:
         return self._step(self.variables, carry, embedding, observed, self.told[:, t], key)
 
     def gradients(self, observed=None):
-        """∂ tokens[:, CUT] and ∂ prior[:, CUT], each projected at random, by embeddings."""
+        """∂ tokens[:, CUT] (as far as the frame there corrects them) and ∂ prior[:, CUT], each
+        projected at random, by embeddings."""
         return self._gradients(observed)
 
     def _gradients_at_cut(self, observed):
@@ -88,13 +124,20 @@ class Case:
             return out.tokens[:, CUT], out.prior[:, CUT]
 
         (tokens, _), pull = jax.vjp(at_cut, self.embeddings)
+        corrected = getattr(self.module, "deter", 0)  # the rest of a token came before the frame
         some, none = jax.random.normal(jax.random.key(1), tokens.shape), jnp.zeros_like(tokens)
+        some = some.at[..., :corrected].set(0.0)
         return pull((some, none))[0], pull((none, some))[0]
 
 
-@pytest.fixture(scope="module", params=sorted(DYNAMICS))
+CASES = [
+    (name, variant) for name in sorted(DYNAMICS) for variant in (None, *VARIANTS.get(name, ()))
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: ": ".join(filter(None, case)))
 def case(request):
-    return Case(request.param)
+    return Case(*request.param)
 
 
 def assert_close(a, b, tolerance=1e-4):
@@ -240,3 +283,15 @@ def test_parameters_are_float32_and_a_scan_makes_the_same_as_a_step(case):
     made = jax.eval_shape(init, jax.random.key(0), *window)
     shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)  # noqa: E731
     assert shapes(made) == shapes(case.variables)
+
+
+@pytest.mark.parametrize(("name", "changes", "key"), REFUSED)
+def test_what_does_not_go_together_is_refused(name, changes, key):
+    module = DYNAMICS[name](cells=CELLS, **SMALL.get(name, {}) | changes)
+    with pytest.raises(UserError, match=f"model.dynamics.{key}"):
+        module.check()
+
+
+def test_what_is_tested_is_not_refused(case):
+    if hasattr(case.module, "check"):
+        case.module.check()

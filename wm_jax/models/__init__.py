@@ -57,6 +57,8 @@ def build(config: Any) -> WorldModel:
     if config.name == "grid_slots":
         fields["told_size"] = Net.told_width if config.modalities else 1
     dynamics = DYNAMICS[config.name](cells=cells, **fields)
+    if hasattr(dynamics, "check"):
+        dynamics.check()
     net = Net(
         encoder=_encoder(config),
         dynamics=dynamics,

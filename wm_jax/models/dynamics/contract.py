@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from wm_jax.errors import UserError
+
 
 class Output(NamedTuple):
     """What one step (or, with a time axis after the batch, a scan) tells the rest of the model.
@@ -30,9 +32,10 @@ class Output(NamedTuple):
 class Dynamics(Protocol):
     """A Linen module with these methods; hyperparameters are its fields.
 
-    Two methods are optional: ``address(carry)`` (b, n, 2) where tokens move, and
-    ``teach(…, painted)``, with the arguments of `scan`, the `Output` that the loss compares if it
-    is not `scan`'s: ``tokens`` have seen all frames and are of the streams ``painted`` (a slice).
+    Three methods are optional: ``address(carry)`` (b, n, 2) where tokens move; ``check()``, which
+    raises a `UserError` that names fields which do not go together; and ``teach(…, painted)``, with
+    the arguments of `scan`, the `Output` that the loss compares if it is not `scan`'s: ``tokens``
+    have seen all frames and are of the streams ``painted`` (a slice).
     ``cells`` (rows, columns) of the encoder's grid is a field of every backbone, and
     ``posterior_reads_carry`` says whether the correction by a frame may read the recurrent state.
     """
@@ -72,6 +75,23 @@ class Dynamics(Protocol):
     def tokens(self, carry: PyTree) -> Float[Array, "b n d"]:
         """The tokens that belong to a carry (those of the step that made it)."""
         ...
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a ``value`` that is none of the ``choices``."""
+    if value not in choices:
+        listing = ", ".join(choices)
+        raise UserError(f"model.dynamics.{field}='{value}' is not one of {listing}.")
+
+
+def check_latent(kind: str, classes: int, kinds: tuple[str, ...]) -> None:
+    """Refuses a latent that is not among ``kinds``, or has nothing to choose from."""
+    check_choice("latent", kind, kinds)
+    if kind in ("categorical", "fsq") and classes < 2:
+        raise UserError(
+            f"model.dynamics.classes={classes} leaves model.dynamics.latent='{kind}' nothing to "
+            "choose from; set at least 2."
+        )
 
 
 def reset(carry: PyTree, initial: PyTree, is_first: Bool[Array, " b"]) -> PyTree:

@@ -4,18 +4,20 @@ The state is one vector a cell, h (b, n, d). A step is a prediction and, where a
 correction, as in a Kalman filter; imagination is the same step without the correction, so nothing
 changes for the prediction when frames stop coming:
 
-  predict   k  = a ⊙ silu(b),  [a, b] = W ∗ norm(h) + V c          ∗: 3×3 over the cells
+  predict   k  = a ⊙ silu(b),  [a, b] = W ∗ norm(h) + V c          ∗: mixing of the cells
             k  ← k + a' ⊙ silu(b'),  [a', b'] = W' norm(k)         as often as ``depth`` says
             u, v = W_o norm(k)
             h⁻ = h + σ(u − keep) ⊙ (tanh(v) − h)
   correct   g, e = W_e [h⁻, x]
             h  = h⁻ + σ(g) ⊙ (tanh(e) − h⁻)
 
+∗ is 3×3 or, with ``mixing`` 'attention', attention over all cells in ``mixing_heads`` heads.
 c is what the step is told, x the embedding of the frame. It is a ConvGRU (Ballas et al. 2016) whose
 reset gate became a gated linear unit (Shazeer 2020): products of two linear forms of the
 neighbourhood, which is what shifting a pattern by a velocity needs.
 
-The posterior reads the carry (the correction sees h⁻), so what is hidden can live there. Nothing
+The posterior reads the carry (the correction sees h⁻), so what is hidden can live there; from the
+frame alone, with the state itself as what is decoded, there would be no memory. Nothing
 here is linear in h, so `scan` is sequential; what doesn't depend on h is hoisted out of it.
 """
 
@@ -27,8 +29,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.contract import Output, reset
+from wm_jax.models.dynamics.space import check_mixing, mixer
 from wm_jax.nn.dense import Dense
-from wm_jax.nn.grid import GridMix
 
 
 class GridGRU(nn.Module):
@@ -40,11 +42,16 @@ class GridGRU(nn.Module):
     hidden: int = 128
     depth: int = 1
     keep: float = 1.0
+    mixing: str = "local"
+    mixing_heads: int = 4
     posterior_reads_carry = True
+
+    def check(self) -> None:
+        check_mixing(self.mixing, self.width, self.mixing_heads)
 
     def setup(self) -> None:
         self.norm = nn.RMSNorm(epsilon=1e-2)
-        self.mix = GridMix(self.cells, 2 * self.hidden)
+        self.mix = mixer(self.mixing, self.cells, 2 * self.hidden, self.mixing_heads)
         self.blocks = [Dense(2 * self.hidden) for _ in range(self.depth)]
         self.norms = [nn.RMSNorm() for _ in range(self.depth + 1)]
         self.out = Dense(2 * self.width)

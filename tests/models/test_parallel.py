@@ -1,4 +1,4 @@
-"""What `grid_linear` promises beyond the contract: self-fed passes close in on the exact scan."""
+"""What backbones on `Parallel` promise beyond the contract: self-fed passes, noise, options."""
 
 import jax
 import jax.numpy as jnp
