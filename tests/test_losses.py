@@ -55,6 +55,33 @@ def test_each_term_trains_one_side(term, trained):
     assert not any(np.any(g) for g in jax.grad(loss)(logits, 100.0).values())  # flat below
 
 
+def test_gaussian_kl_is_the_integral_and_summed_over_variables():
+    x = np.linspace(-30, 30, 200_001)
+
+    def log_density(mean, std):
+        return -0.5 * ((x - mean) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
+
+    p, q = log_density(0.4, 0.7), log_density(-1.0, 1.6)
+    expected = np.sum(np.exp(p) * (p - q)) * (x[1] - x[0])
+    a = losses.Normal(jnp.array([[0.4], [2.0]]), jnp.array([[0.7], [0.3]]))
+    b = losses.Normal(jnp.array([[-1.0], [2.0]]), jnp.array([[1.6], [0.3]]))  # the second is equal
+    np.testing.assert_allclose(losses.gaussian_kl(a, b), expected, rtol=1e-5)
+    balanced = losses.balanced_kl(a, b, free_nats=0.1, kl=losses.gaussian_kl)
+    np.testing.assert_allclose([*balanced.values()], [expected] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("term", "trained"), [("kl_dyn", 1), ("kl_rep", 0)])
+def test_each_gaussian_term_trains_one_side(term, trained):
+    sides = [losses.Normal(jnp.full((1, 1), x), jnp.full((1, 1), 1 + x)) for x in (0.1, 2.0)]
+
+    def loss(posterior, prior):
+        return losses.balanced_kl(posterior, prior, 0.0, losses.gaussian_kl)[term]
+
+    gradients = jax.grad(loss, (0, 1))(*sides)
+    assert all(np.any(g) for g in gradients[trained])
+    assert not any(np.any(g) for g in gradients[1 - trained])
+
+
 def test_symlog_and_symexp():
     x = jnp.array([-1e4, -np.e + 1, 0.0, 1e-3, np.e - 1])
     np.testing.assert_allclose(losses.symlog(x)[jnp.array([1, 2, 4])], [-1, 0, 1], rtol=1e-6)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.models.quick import quick_jit, random_variables
+from wm_jax.config import base_config, change
 from wm_jax.errors import UserError
+from wm_jax.models import build
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.shapes import time_major
@@ -72,7 +74,7 @@ REFUSED = [
     ("grid_linear", {"posterior": "carry", "passes": 1}, "passes"),
     ("grid_linear", {"latent": "vector"}, "latent"),
     ("grid_linear", {"mixing": "attention"}, "mixing_heads"),
-    ("rssm", {"latent": "fsq", "classes": 1}, "classes"),
+    ("rssm", {"latent": "fsq", "classes": 2}, "classes"),
     ("rssm", {"latent": "deterministic"}, "latent"),
     ("rssm", {"posterior": "both"}, "posterior"),
 ]
@@ -290,6 +292,12 @@ def test_what_does_not_go_together_is_refused(name, changes, key):
     module = DYNAMICS[name](cells=CELLS, **SMALL.get(name, {}) | changes)
     with pytest.raises(UserError, match=f"model.dynamics.{key}"):
         module.check()
+
+
+def test_a_model_of_what_is_refused_is_not_built():
+    config = change(base_config("rssm"), {"model.dynamics.latent": "vector"})
+    with pytest.raises(UserError, match="model.dynamics.latent"):
+        build(config.model)
 
 
 def test_what_is_tested_is_not_refused(case):

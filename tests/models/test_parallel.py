@@ -85,3 +85,52 @@ def test_noise_is_on_seen_tokens_only_and_needs_a_key(window):
     noise = step(embeddings[:, 0], jax.random.key(1)) - clean
     assert 0.07 < noise.std() < 0.13
     np.testing.assert_array_equal(step(None, jax.random.key(1)), step(None, None))
+
+
+def test_with_enough_passes_a_drawn_latent_is_the_exact_scans_and_so_are_its_terms(window):
+    _, _, inputs = window
+    options = {"latent": "categorical", "stoch": 2, "classes": 3, "temperature": 0.7}
+    module = GridLinear(cells=(2, 3), width=8, hidden=8, layers=1, **options)
+    carry, embeddings, observed, told, is_first, _ = inputs
+    step = (carry, embeddings[:, 0], None, told[:, 0], None)
+    variables = random_variables(module, *step, method="step")
+    keys = jax.random.split(jax.random.key(0), T)
+
+    @quick_jit
+    def run(variables):
+        window = (carry, embeddings, observed, told, is_first, keys)
+        fed = module.copy(passes=GAP).apply(variables, *window, method="scan")
+        return module.apply(variables, *window, method="scan"), fed
+
+    exact, fed = run(variables)
+    for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(fed), strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+    terms = exact[1].terms
+    assert set(terms) == {"kl_dyn", "kl_rep"}
+    for term in terms.values():
+        assert np.all(term[:, :CONTEXT] > 0) and not np.any(term[:, CONTEXT:])
+
+
+def test_temperature_is_the_priors(window):
+    """At 0 nothing imagined is left to chance, while what is read of a frame is."""
+    _, _, (_, embeddings, _, told, *_) = window
+    options = {"latent": "gaussian", "stoch": 3, "temperature": 0.0}
+    module = GridLinear(cells=(2, 3), width=8, hidden=8, layers=1, **options)
+    carry = module.initial(B)
+    step = (carry, embeddings[:, 0], None, told[:, 0], None)
+    variables = random_variables(module, *step, method="step")
+
+    @quick_jit
+    def run(embedding, key):
+        arguments = (carry, embedding, None, told[:, 0], key)
+        return module.apply(variables, *arguments, method="step")[1].tokens
+
+    @quick_jit
+    def warm(key):
+        hot = module.copy(temperature=1.0)
+        return hot.apply(variables, carry, None, None, told[:, 0], key, method="step")[1].tokens
+
+    one, other = jax.random.split(jax.random.key(0))
+    np.testing.assert_array_equal(run(None, one), run(None, other))
+    assert np.abs(run(embeddings[:, 0], one) - run(embeddings[:, 0], other)).max() > 1e-2
+    assert np.abs(warm(one) - warm(other)).max() > 1e-2

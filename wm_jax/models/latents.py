@@ -170,7 +170,8 @@ class Gaussian:
 
 @dataclasses.dataclass(frozen=True)
 class FSQ:
-    """Finite scalar quantisation; all variables have the same number of levels here."""
+    """Finite scalar quantisation; all variables have the same number of levels here,
+    at least three; the paper advises five or more."""
 
     stoch: int
     classes: int

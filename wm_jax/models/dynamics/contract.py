@@ -85,12 +85,13 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_latent(kind: str, classes: int, kinds: tuple[str, ...]) -> None:
-    """Refuses a latent that is not among ``kinds``, or has nothing to choose from."""
+    """Refuses a latent that is not among ``kinds``, or has too few classes."""
     check_choice("latent", kind, kinds)
-    if kind in ("categorical", "fsq") and classes < 2:
+    least = {"categorical": 2, "fsq": 3}.get(kind, 1)  # the bound of 'fsq' is flat at 0 with two
+    if classes < least:
         raise UserError(
-            f"model.dynamics.classes={classes} leaves model.dynamics.latent='{kind}' nothing to "
-            "choose from; set at least 2."
+            f"model.dynamics.classes={classes} is too few for model.dynamics.latent='{kind}'; set "
+            f"at least {least}."
         )
 
 
