@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 from scipy.ndimage import gaussian_filter
 
 from wm_jax.evaluation import statistics
+from wm_jax.evaluation.identity import SHAPES_FROM, WHOLE
 from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.score import score_objects
@@ -16,8 +17,6 @@ from wm_jax.evaluation.world import Clips, Truth
 
 EVERY = 4  # frames of a clip that are read
 NEAR = 3.0  # world units: an object named right is found within this
-WHOLE = 0.99  # an object is in full sight where the truth shows this share of it
-SHAPES_FROM = 64  # px: at lower resolutions shape is not asked
 
 
 def calibrate(

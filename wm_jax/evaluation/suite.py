@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 
 from wm_jax import shapes
 from wm_jax.evaluation import informed, pixel, statistics
+from wm_jax.evaluation.identity import score_identity
 from wm_jax.evaluation.informed import Prediction
 from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.rows import Row, make_rows
@@ -35,6 +36,7 @@ METRICS = {
     "position_error": ("px", False),
     "position_error_touched": ("px", False),
     "matched_share": ("1", True),
+    "identity": ("1", True),
     "missed_share": ("1", False),
     "invented_objects": ("1/frame", False),
 }
@@ -184,6 +186,7 @@ def _score(
         "position_error": (error, asked + invented),
         "position_error_touched": ((objects.error * objects.touched).sum(2), touched),
         "matched_share": (objects.matched * some, some),
+        "identity": score_identity(tracks, truth, protocol),
         "missed_share": ((objects.asked & ~objects.found).sum(2), asked),
         "invented_objects": (invented, one),
     }
