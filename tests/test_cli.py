@@ -77,7 +77,10 @@ def test_every_verb_has_help_with_an_example(verb):
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [("trian", "did you mean 'train'?"), ("xyz", "the verbs are data, train, evaluate, export.")],
+    [
+        ("trian", "did you mean 'train'?"),
+        ("xyz", "the verbs are data, train, evaluate, reproduce, export."),
+    ],
 )
 def test_an_unknown_verb_is_told_the_nearest(wrong, hint, capsys):
     assert cli.main([wrong]) == 2

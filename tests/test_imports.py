@@ -24,10 +24,13 @@ LAYERS = [
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
     ["wm_jax.evaluation", "wm_jax.export_loader", "wm_jax.model_card", "wm_jax.programs"],
     ["wm_jax.train", "wm_jax.export"],
+    ["wm_jax.studies"],
     ["wm_jax.__main__"],
 ]
 #: Modules of wm_jax that know of data_pipelines; the rest gets what it needs as arguments.
-READS_DATA = {"wm_jax.clips", "wm_jax.train", "wm_jax.evaluation.twins_world"}
+READS_DATA = {
+    *("wm_jax.clips", "wm_jax.train", "wm_jax.evaluation.twins_world", "wm_jax.studies.runner"),
+}
 #: Modules that may import Grain, array_record or TFDS as they are imported.
 RECORDS = {"data_pipelines.twins.build", "data_pipelines.twins.builder"}
 #: import name -> distribution, where they differ

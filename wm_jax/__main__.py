@@ -18,13 +18,14 @@ VERBS = {
     "data": ("data_pipelines.cli", "build a data set, or look at one"),
     "train": ("wm_jax.train", "train a model, or resume its run"),
     "evaluate": ("wm_jax.evaluation.cli", "score a run on held-out episodes and write its report"),
+    "reproduce": ("wm_jax.studies.cli", "run a study: its claim, all arms, a verdict"),
     "export": ("wm_jax.export", "turn a run into a folder that runs with jax alone"),
 }
 
 
 def usage() -> str:
     """The text of ``wm-jax --help``."""
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
 usage: wm-jax VERB [options]
 

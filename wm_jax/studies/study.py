@@ -144,6 +144,10 @@ class Study:
     metrics: tuple[str, ...] = ("position_error", "identity", "ssim")
     name: str = ""
 
+    def changes(self, scale: Scale, arm: str) -> dict[str, Any]:
+        """What the study itself changes for an arm."""
+        return {**self.arms[arm].changes, **scale.changes, **scale.arms.get(arm, {})}
+
     def config(
         self, scale: Scale, arm: str, seed: int, rate: float, budget: Budget | None = None
     ) -> ConfigDict:
@@ -157,9 +161,8 @@ class Study:
             "eval.context": scale.context,
             "eval.horizon": min(scale.horizon, scale.data.length - scale.context),
         }
-        changes = {**self.arms[arm].changes, **scale.changes, **scale.arms.get(arm, {}), **fixed}
         try:
-            config = configs.change(configs.load(self.base), changes)
+            config = configs.change(configs.load(self.base), {**self.changes(scale, arm), **fixed})
             configs.change(config, (budget or scale.budget).changes(config))
             return configs.validate(config)
         except UserError as error:
@@ -196,9 +199,8 @@ def check(study: Study, scale_name: str) -> Scale:
     _check_claims(study, scale, where)
     _check_scale(study, scale, where)
     for name, arm in study.arms.items():
-        own = {**arm.changes, **scale.changes, **scale.arms.get(name, {})}
         for key in SET_BY_RUNNER:
-            if key in own:
+            if key in study.changes(scale, name):
                 raise UserError(f"{where}, arm {name}: {key} is set by the study; leave it out.")
         config = study.config(scale, name, scale.seeds[0], arm.rates[0])
         if scale.budget.frames and config.train.window_doublings:

@@ -45,9 +45,7 @@ def mean(sums: Sequence[Sums], seed: int = 0) -> Effect:
     return _effect(values, _draws(sums, seed), int(some.sum()), seed)
 
 
-def gain(
-    arm: Sequence[Sums], against: Sequence[Sums], expected: str, seed: int = 0
-) -> Effect:
+def gain(arm: Sequence[Sums], against: Sequence[Sums], expected: str, seed: int = 0) -> Effect:
     """How much lower (or higher, as ``expected`` says) ``arm`` is than ``against``.
 
     The two lists hold the same seeds in the same order. Raises ValueError where units differ.
