@@ -26,7 +26,9 @@ SCALE = Scale(
 GRU = {"model.name": "grid_gru", "model.patch": 4}
 STUDY = Study(
     claims=(
-        Claim("Near is nearer than far.", "a paper", "near", "far", "position_error", 5, "lower", 1),
+        Claim(
+            "Near is nearer than far.", "a paper", "near", "far", "position_error", 5, "lower", 1
+        ),
         Claim("Far is nearer.", "nobody", "far", "near", "position_error", 5, "lower", 0.5),
     ),
     base="experiments/configs/twins.py:quickstart",

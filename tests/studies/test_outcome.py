@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation.test_report import Page
-
 from studies import stored
 from studies.stored import STUDY, store
+
 from wm_jax.errors import UserError
 from wm_jax.studies import outcome as outcomes
 from wm_jax.studies import page, plan, provenance, scoring, tables
@@ -40,9 +40,9 @@ def test_the_verdicts_are_those_of_the_stored_numbers(found):
 def test_the_sentence_holds_effect_interval_and_n(found):
     text = outcomes.sentence(found.findings[0])
     assert text == (
-        "confirmed: Near is nearer than far. The position error at step 5 of near is lower than "
-        "that of far by +1.9 px (95 % interval +1.9 to +1.9; at least 1 was asked), n = 6 episodes "
-        "× 3 seeds (+2, +1.9, +1.8)."
+        "confirmed: Near is nearer than far. The position error at step 5 of near should be lower "
+        "than that of far by more than 1 px; it is by +1.9 (95 % interval +1.9 to +1.9), n = 6 "
+        "episodes × 3 seeds (+2, +1.9, +1.8)."
     )
 
 

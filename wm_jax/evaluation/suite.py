@@ -59,7 +59,7 @@ def model_subject(name: str, model: shapes.WorldModel, params: PyTree, protocol:
 
     It is stochastic if two samples of the first clip differ, and then gets all its samples.
     """
-    forward = _forward(cast(Hashable, model), protocol)
+    forward = _forward(cast(Hashable, model), protocol.context, protocol.horizon)
 
     def predict(clips: Clips, sample: int) -> Prediction:
         # Padded to a power of two, so that one program or two serve every batch.
@@ -73,17 +73,17 @@ def model_subject(name: str, model: shapes.WorldModel, params: PyTree, protocol:
 
 
 @functools.lru_cache(maxsize=4)
-def _forward(model: Any, protocol: Protocol):
-    """Frames of the horizon, as one program for all parameters of a model."""
+def _forward(model: Any, context: int, horizon: int):
+    """Frames of the horizon, as one program for all parameters of a model and all splits."""
 
     @jax.jit
     def forward(params, frames, conditions, key):
-        seen = jax.tree.map(lambda x: x[:, : protocol.context], conditions)
+        seen = jax.tree.map(lambda x: x[:, :context], conditions)
         told = shapes.conditions_for_steps(conditions)
-        ahead = jax.tree.map(lambda x: x[:, protocol.context :], told)
+        ahead = jax.tree.map(lambda x: x[:, context:], told)
         first, second = jax.random.split(key)
-        state = shapes.encode(model, params, frames[:, : protocol.context], seen, first)
-        future = shapes.rollout(model, params, state, protocol.horizon, ahead, second)
+        state = shapes.encode(model, params, frames[:, :context], seen, first)
+        future = shapes.rollout(model, params, state, horizon, ahead, second)
         return jnp.round(jnp.clip(future.frames, 0, 1) * 255).astype(jnp.uint8)
 
     return forward

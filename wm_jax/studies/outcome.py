@@ -105,10 +105,11 @@ def sentence(finding: Finding) -> str:
         return f"{start} There is no {what} of {claim.arm} and {claim.against} to compare yet."
     seeds = ", ".join(f"{value:+.3g}" for value in effect.seeds)
     return (
-        f"{start} The {what} of {claim.arm} is {claim.expected} than that of {claim.against} by "
-        f"{effect.value:+.3g}{unit(claim.metric)} (95 % interval {effect.low:+.3g} to "
-        f"{effect.high:+.3g}; at least {claim.smallest:g} was asked), n = {effect.episodes} "
-        f"episodes × {len(effect.seeds)} seed{'s' * (len(effect.seeds) != 1)} ({seeds})."
+        f"{start} The {what} of {claim.arm} should be {claim.expected} than that of "
+        f"{claim.against} by more than {claim.smallest:g}{unit(claim.metric)}; it is by "
+        f"{effect.value:+.3g} (95 % interval {effect.low:+.3g} to {effect.high:+.3g}), n = "
+        f"{effect.episodes} episodes × {len(effect.seeds)} seed{'s' * (len(effect.seeds) != 1)} "
+        f"({seeds})."
     )
 
 

@@ -67,6 +67,8 @@ def _style(outcome: Outcome) -> str:
         f"@media (prefers-color-scheme: dark){{:root{{{colours(_DARK)}}}}}"
         ".verdict{display:block;border-color:var(--soft)}.verdict.confirmed{border-color:"
         "var(--good)}.verdict.refused{border-color:var(--bad)}.verdict .note{display:block}"
+        ".charts figure{max-width:560px}:root{--copy-last:#9a9da4;--constant-velocity:#8a8d94;"
+        "--see-then-simulate:#7a7d84}"  # arms have the colours, baselines are grey
     )
 
 
@@ -152,8 +154,10 @@ def _by_time(outcome: Outcome) -> str:
             points = [p for p in run["time"] if p["value"] is not None]
             if not points:
                 continue
-            x = np.array([p["seconds"] for p in points]) / 60
-            y, none = np.array([p["value"] for p in points]), np.full(len(points), np.nan)
+            # An empty point at 0, so that the axis begins there.
+            x = np.array([0.0, *(p["seconds"] / 60 for p in points)])
+            y = np.array([np.nan, *(p["value"] for p in points)])
+            none = np.full(len(x), np.nan)
             name = arm if number == 0 else ""
             lines.append(plot.Line(_colour(outcome, arm), name, x, y, none, none))
     if not lines:

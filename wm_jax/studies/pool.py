@@ -57,12 +57,12 @@ def run_all(
             time.sleep(0.2)
             for worker in [w for w in running if w.process.poll() is not None]:
                 running.remove(worker)
+                _release(worker)
                 _check(worker)
             view.show([worker.job for worker in running], last=not (waiting or running))
     finally:
         for worker in running:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()  # the sign to save and leave
+            _release(worker)
         for worker in running:
             worker.process.wait()
 
@@ -109,6 +109,12 @@ def _environment(workdir: Path, quick: bool, cold: bool) -> dict[str, Any]:
     root = str(Path(__file__).parents[2])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
     return env
+
+
+def _release(worker: _Worker) -> None:
+    """Closes our end of its stdin: the sign to save and leave."""
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()
 
 
 def _check(worker: _Worker) -> None:
