@@ -122,7 +122,7 @@ SCALE = Scale(
     tuning=Budget(frames=16 * 3),
     seeds=(0,),
     data=Data("twins:motion", 32, train=4, validation=2, test=2, length=32, test_length=40),
-    steps=(1, 4), horizon=4, starts=(0,), episodes=2, samples=2, quick=True,
+    steps=(1, 4), horizon=4, starts=(0,), episodes=2, samples=2, jobs=JOBS, quick=True,
 )
 STUDY = Study(
     claims=(Claim("A is ahead.", "nobody", "a", "b", "position_error", 4, "lower", 0.1),),
@@ -145,8 +145,9 @@ def reproduce(folder, *options):
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_study_goes_on_after_a_kill(tmp_path):
+    jobs = "2" if len(provenance.cores()) > 1 else "1"
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    (tmp_path / "trial.py").write_text(STUDY.replace("UPDATES", "400"))
+    (tmp_path / "trial.py").write_text(STUDY.replace("UPDATES", "400").replace("JOBS", jobs))
     runs = tmp_path / "runs" / "studies" / "trial" / "smoke" / "runs"
     first = reproduce(tmp_path)
     # As soon as the first arm is learning: after data and tuning.
@@ -166,11 +167,12 @@ def test_a_study_goes_on_after_a_kill(tmp_path):
     log = (runs / "a-0" / "log.txt").read_text()
     assert "stopped after update" in log, "orphaned, it saved and left"
     assert "resuming" in log
-    stored = json.loads((Path(told["results"]) if Path(told["results"]).is_absolute()
-        else tmp_path / told["results"]).joinpath("a-0.json").read_text())  # fmt: skip
+    stored = json.loads((tmp_path / told["results"] / "a-0.json").read_text())
     assert stored["updates"] == 400
     assert stored["tuning"]["rates"].keys() == {"0.001", "0.002"}
-    assert len(stored["time"]) == 8
+    updates = [point["update"] for point in stored["time"]]
+    assert len(updates) == 8 and updates == sorted(updates) and updates[-1] == 400
+    assert [path.name for path in (runs / "a-0" / "checkpoints").iterdir()] == ["400"]
     assert (tmp_path / told["page"]).read_text().startswith("<!doctype html>")
 
 

@@ -129,7 +129,7 @@ class Plan:
         )
 
     def _checkpoint_every(self, config: Any, tuning: dict[str, Any]) -> int:
-        """So that about twice `CURVE_POINTS` are kept: where minutes are the budget, the number of
+        """So that about `CURVE_POINTS` are kept. Where minutes are the budget, the number of
         updates is a guess from those of the tuning runs."""
         updates = config.train.steps
         if not updates and tuning and self.scale.tuning and self.scale.tuning.minutes:
@@ -137,7 +137,7 @@ class Plan:
             updates = round(tuning["updates"] * share)
         if not updates:
             return int(config.train.checkpoint_every)
-        return max(1, updates // (2 * CURVE_POINTS))
+        return max(1, updates // CURVE_POINTS)
 
     def _content(self, kind: str, config: Any) -> dict[str, Any]:
         scale, test = self.scale, _protocol(self.scale)

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result is None:
         return STOPPED
     write(Path(job["result"]), result | {"identity": job["identity"]})
+    _keep_last(Path(job["workdir"]))
     return 0
 
 
@@ -97,9 +99,9 @@ def _time_curve(job: dict[str, Any], workdir: str, judge: scoring.Judge) -> list
     """The metric of the first claim on validation, at some checkpoints of the run."""
     times = provenance.clock(read_rows(Path(workdir) / "metrics.jsonl"))
     steps = checkpoint.steps(checkpoint.folder(workdir))
-    every = max(1, -(-len(steps) // CURVE_POINTS))
     points = []
-    for step in steps[::-1][::every][::-1]:  # the last one always
+    for index in np.linspace(0, len(steps) - 1, min(len(steps), CURVE_POINTS)).round().astype(int):
+        step = steps[index]
         seconds = float(np.interp(step, list(times), list(times.values())))
         value = scoring.overall(judge.model(workdir, step), job["metric"])
         points.append({"update": step, "seconds": round(seconds, 2), "value": value})
@@ -120,6 +122,13 @@ def baselines(job: dict[str, Any]) -> dict[str, Any]:
         "protocol": judge.protocol.to_dict(),
         "models": models,
     }
+
+
+def _keep_last(workdir: Path) -> None:
+    """The checkpoints of the curve have been judged; only the last one is of use."""
+    directory = checkpoint.folder(workdir)
+    for step in checkpoint.steps(directory)[:-1]:
+        shutil.rmtree(directory / str(step))
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
