@@ -1,7 +1,7 @@
 """How the cost of a backbone grows: with time, with cells, with width.
 
     python experiments/benchmarks/growth.py --json --plot growth.png
-    python experiments/benchmarks/growth.py --backbone s5 --lengths 16 64 --rounds 3    # a minute
+    python experiments/benchmarks/growth.py --backbone s5 --axis time --lengths 16 256  # a minute
 
 A row is the time a frame of one gradient of a scan (forward and backward, every frame seen, weights
 and inputs drawn at random), the median of interleaved rounds, on three axes:
@@ -23,6 +23,7 @@ whose cells are those of its stage.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -97,8 +98,10 @@ class Case:
             jnp.zeros(lead, bool),
             jax.random.split(jax.random.key(0), setting.length),
         )
-        variables = jax.jit(lambda *x: backbone.init(jax.random.key(0), *x, method="scan"))(
-            start, *window
+        init = functools.partial(backbone.init, jax.random.key(0), method="scan")
+        variables = jax.tree.map(
+            lambda x: jnp.asarray(random.normal(size=x.shape) / math.prod(x.shape[:-1]) ** 0.5),
+            jax.eval_shape(init, start, *window),
         )
 
         def loss(variables):
@@ -124,7 +127,7 @@ def measure(
     """One row a backbone and point. Rounds go through one axis of one backbone at a time."""
     rows = []
     for name in names:
-        for axis in AXES:
+        for axis in dict.fromkeys(point.axis for point in points):
             cases = [Case(name, point) for point in points if point.axis == axis]
             for case in cases:
                 case.milliseconds(clock)  # warm
@@ -228,9 +231,10 @@ def _panel(pen: ImageDraw.ImageDraw, x: int, axis: str, rows: list, names: list[
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0],
-        epilog="example: python experiments/benchmarks/growth.py --backbone s5 --lengths 16 64",
+        epilog="example: python experiments/benchmarks/growth.py --backbone s5 --axis time",
     )
     parser.add_argument("--backbone", action="append", choices=list(DYNAMICS), help="default: all")
+    parser.add_argument("--axis", action="append", choices=AXES, help="default: all")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), metavar="T")
     parser.add_argument("--frames", type=int, default=1024, help="in all, on the axis of time")
     parser.add_argument("--rounds", type=int, default=9)
@@ -247,6 +251,7 @@ def main() -> None:
     if options.rounds < 1:
         parser.error("--rounds must be at least 1.")
     points = settings(options.lengths, options.frames)
+    points = [point for point in points if point.axis in (options.axis or AXES)]
     names, clock = options.backbone or list(DYNAMICS), CLOCKS[options.clock]
     rows = [row | {"clock": options.clock} for row in measure(names, points, options.rounds, clock)]
     if options.plot:
