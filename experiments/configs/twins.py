@@ -49,6 +49,14 @@ SMALL = GRID | {
     "train.checkpoint_every": 2_000,
     "train.clip_every": 5_000,
 }
+#: Slots are followed in single pixels, which places what is half hidden nearly three times as well,
+#: and taught in frames half as fine, where an update costs a fraction.
+FINE = {
+    "model.patch": 1,
+    "model.dynamics.pool": 8,
+    "model.dynamics.sight": 24,
+    "model.dynamics.train_pool": 2,
+}
 #: DreamerV3's setting where it is not a field of the backbone: whole windows, LaProp, AGC.
 RSSM = {
     "model.name": "rssm",
@@ -81,7 +89,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "quickstart": QUICKSTART,
     "quickstart_rssm": QUICKSTART | RSSM | {"model.patch": 4},
-    "small": SMALL,
+    "small": SMALL | FINE,
     "small_full": SMALL
     | {
         "data.directory": "data/full",

@@ -58,6 +58,8 @@ def test_every_cell_of_vit_reads_the_whole_frame_and_knows_its_place():
         ("grid_gru", {"encoder": "pool"}, "'grid_slots' goes with 'pool' and 'slots'"),
         ("grid_gru", {"decoder": "conv"}, "starts from a vector state"),
         ("grid_slots", {"encoder": "vit"}, "'grid_slots' goes with 'pool' and 'slots'"),
+        ("grid_slots", {"dynamics.train_pool": 3}, "train_pool=3 does not divide .*pool=4"),
+        ("grid_slots", {"dynamics.train_pool": 2}, "looks are read .* set sight=24"),
         ("rssm", {"encoder": "conv", "resolution": 24}, "halved 4 times"),
     ],
 )

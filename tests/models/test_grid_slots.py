@@ -120,6 +120,27 @@ def test_a_prediction_teaches_places_and_not_looks(model, params):
         assert (stencil == 0) == predicted
 
 
+def test_training_coarsely_is_training_a_coarse_model():
+    """The same parameters, and the same loss as those of the model of half the resolution."""
+    sizes = {"pool": 4, "sight": 24, "train_pool": 2}, {"pool": 2, "sight": 12}
+    # With a grain, or else which of two equal pixels begins a slot hangs on rounding.
+    frames = jnp.asarray(
+        clip() + np.random.default_rng(0).integers(0, 6, (SIZE, SIZE, 3), np.uint8)
+    )
+    first = jnp.zeros((1, TIME), bool).at[:, 0].set(True)
+    batch = shapes.Batch(frames, first, first | True, shapes.no_conditions(1, TIME))
+    losses, params = [], None
+    for patch, fields in enumerate(sizes, 1):
+        fields = {f"model.dynamics.{key}": value for key, value in fields.items()}
+        model = models.build(change(base_config(), SMALL | {"model.patch": patch} | fields).model)
+        made = quick_jit(model.init)(jax.random.key(0), batch)
+        params = made if params is None else params
+        assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+        losses.append(quick_jit(model.loss)(params, batch, jax.random.key(1)))
+    np.testing.assert_allclose(losses[0][0], losses[1][0], rtol=1e-5)
+    assert losses[0][1]["place"].sum() > 0
+
+
 def test_losses_are_per_frame_and_foresight_stops_at_a_reset(model, params):
     frames = jnp.asarray(np.concatenate([clip(), clip()], 0))
     first = jnp.zeros((2, TIME), bool).at[:, 0].set(True)

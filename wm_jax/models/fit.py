@@ -6,6 +6,7 @@ from typing import Any
 
 from wm_jax.errors import UserError
 from wm_jax.models.decoder_flow import FINEST
+from wm_jax.models.dynamics.templates import SIDE, coarse_side
 from wm_jax.models.encoder_conv import ConvEncoder, final_size
 
 
@@ -54,6 +55,8 @@ def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
             f"model.dynamics.pool={config.dynamics.pool} does not divide the {cells[0]} encoder "
             "cells on a side (model.resolution / model.patch)."
         )
+    if slots:
+        _check_finer(config.dynamics)
     if slots and config.dynamics.directions % 4:
         raise UserError(
             f"model.dynamics.directions={config.dynamics.directions} is not a multiple of 4: the "
@@ -72,6 +75,20 @@ def _check_slot_attention(config: Any) -> None:
         raise UserError(
             f"model.dynamics.width={config.dynamics.width} is not a multiple of "
             f"model.dynamics.heads={config.dynamics.heads} and of 4; choose 64 and 4, for example."
+        )
+
+
+def _check_finer(dynamics: Any) -> None:
+    by, sight = dynamics.train_pool, dynamics.sight
+    if dynamics.pool % by or sight % by:
+        raise UserError(
+            f"model.dynamics.train_pool={by} does not divide model.dynamics.pool={dynamics.pool} "
+            f"and model.dynamics.sight={sight}; choose 1, or sizes that it divides."
+        )
+    if not coarse_side(sight) or coarse_side(sight) != coarse_side(sight // by):
+        raise UserError(
+            f"model.dynamics.sight={sight} is too small or odd for train_pool={by}: looks are read "
+            f"off {SIDE}×{SIDE} means of a template in training too; set sight={by * SIDE}."
         )
 
 

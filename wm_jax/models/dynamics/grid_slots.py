@@ -51,7 +51,9 @@ class GridSlots(nn.Module):
 
     slots: most objects at a time        pool: encoder cells on a side of a stage cell
     width, hidden: of the stage          look: size of a slot's vector
-    sight: side of a template, in encoder cells
+    sight: side of a template, in encoder cells: about twice that of the largest object
+    train_pool: cells on a side of what training sees as one. Slots are followed more exactly in
+        finer frames, but no parameter depends on it, so an update need not pay for them
     directions: along which an outline is known, a multiple of four
     foresight: steps that `teach` runs ahead from every frame
     pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
@@ -66,6 +68,7 @@ class GridSlots(nn.Module):
     hidden: int = 32
     look: int = 24
     sight: int = 12
+    train_pool: int = 1
     directions: int = 24
     foresight: int = 12
     pull: float = 0.0
@@ -195,6 +198,12 @@ class GridSlots(nn.Module):
         """
         if self.is_initializing():
             return self.scan(carry, embeddings, observed, told, is_first, keys)[1]
+        if self.train_pool > 1:
+            coarse: Any = self._coarser()
+            carry = coarse.initial(is_first.shape[0])
+            embeddings = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
+            inputs = carry, embeddings, observed, told, is_first, keys, painted
+            return coarse.apply(self.variables, *inputs, method="teach")
         seen = self._read(embeddings)
         # Frozen in what it hears too: the encoder of `told` has weights.
         alone = self.clone(parent=None)
@@ -211,6 +220,12 @@ class GridSlots(nn.Module):
         shown, imagined = self._stages(*inputs)
         tokens = self.tokens(slots._replace(stage=shown))
         return Output(tokens, self.tokens(slots._replace(stage=imagined)), terms)
+
+    def _coarser(self) -> GridSlots:
+        """The module of the same parameters for frames that are `train_pool` times coarser."""
+        by, (rows, columns) = self.train_pool, self.cells
+        sizes: dict[str, Any] = {"cells": (rows // by, columns // by), "pool": self.pool // by}
+        return self.clone(parent=None, sight=self.sight // by, train_pool=1, **sizes)
 
     def follow(self, carry: Scene, seen, told, is_first) -> Scene:
         """Slots after each frame of a window, all seen, (b, t, …). The fields that belong to cells
@@ -248,20 +263,20 @@ class GridSlots(nn.Module):
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, and pixels and background in the tracker's units."""
-        *lead, _, channels = embeddings.shape
-        (rows, columns), pool = self.stage_cells, self.pool
-        x = embeddings.reshape(*lead, rows, pool, columns, pool, channels)
-        x = jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, pool * pool, channels)
-        ground = background(x.mean(-2))
-        cells = nn.silu(self.stage_in(x.reshape(*x.shape[:-2], -1) - 0.5))
+        lead, coarse = embeddings.shape[:-2], self._coarser()
+        shown = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
+        shown = _pooled(shown, coarse.cells, coarse.pool)
+        ground = background(shown.mean(-2))
+        cells = nn.silu(self.stage_in(shown.reshape(*lead, shown.shape[-3], -1) - 0.5))
         return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
 
     def _look(self, template: Float[Array, "*lead two_s"]):
         """The looks of the whole object, and how far its middle is from that of what is known."""
         coverage, known = templates.coverage_and_known(template)
-        maps = jnp.concatenate([2 * coverage * known, known], -1)
+        parts = templates.coarse(2 * coverage * known), templates.coarse(known)
+        maps = jnp.concatenate(parts, -1)
         missing = jnp.minimum(4 * (1 - templates.whole(coverage, known)), 1.0)
-        return jnp.tanh(self.looks(maps)), missing * self.rest(maps) * (4 / self.cells[0])
+        return jnp.tanh(self.looks(maps)), missing * self.rest(maps) / 8
 
     def _finish(self, scene: Scene) -> Scene:
         """Looks, and places of which not all was seen, after `tracking.correct`."""
@@ -272,7 +287,7 @@ class GridSlots(nn.Module):
         """Hides a part of every slot that was seen whole; its looks and its middle should stay."""
         template = slots.template.reshape(-1, *slots.template.shape[2:])
         part, target = templates.hide(template, key, self.cells)
-        left = templates.coverage_and_known(part)[0].sum(-1) > 1
+        left = templates.coarse(templates.coverage_and_known(part)[0]).sum(-1) > 1
         seen = templates.whole(*templates.coverage_and_known(template))[..., 0] > 0.95
         look, shift = self._look(part)
         off = 8 * jnp.sqrt(jnp.square(shift - target).sum(-1) + 1e-6)
@@ -388,6 +403,14 @@ def _scan(body, axis: int = 1):
         in_axes=axis,
         out_axes=axis,
     )
+
+
+def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):
+    """Squares of ``by`` × ``by`` cells, (…, p / by², by², c)."""
+    *lead, _, channels = embeddings.shape
+    rows, columns = cells[0] // by, cells[1] // by
+    x = embeddings.reshape(*lead, rows, by, columns, by, channels)
+    return jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, by * by, channels)
 
 
 def _steady(scene: Scene) -> Scene:

@@ -15,6 +15,26 @@ from wm_jax.nn.paste import read
 
 #: Of a template, what is left of a frame after the next.
 KEEP = 0.9
+#: Side of the maps that looks are read off. What counts pixels is for templates of this side.
+SIDE = 12
+
+
+def fine(side: int) -> int:
+    """How many times finer than `SIDE` a map of this side is, at least 1."""
+    return max(1, side // SIDE)
+
+
+def coarse_side(side: int) -> int:
+    """Side of `coarse` of a map of this side; 0 if there is none."""
+    return 0 if side % fine(side) else side // fine(side)
+
+
+def coarse(image: Float[Array, "*lead s"]) -> Float[Array, "*lead q"]:
+    """A map of about `SIDE` pixels on a side: means of squares."""
+    side = round(image.shape[-1] ** 0.5)
+    step = fine(side)
+    maps = image.reshape(*image.shape[:-1], side // step, step, side // step, step)
+    return maps.mean((-3, -1)).reshape(*image.shape[:-1], -1)
 
 
 def coverage_and_known(template: Float[Array, "*lead two_s"]) -> tuple[Array, Array]:

@@ -41,13 +41,16 @@ SAME = 6.0
 ALIKE = 2.0
 #: Of a pixel between two of which less than this is open, nothing is believed.
 AJAR = 0.3
-#: A slot is found where it covers more than about this many pixels.
+#: A slot is found where it covers more than about this many pixels of a template of
+#: `templates.SIDE` on a side, four times as many where pixels are half as wide.
 FEW = 2.0
 
 # The filter counts in 64ths of the frame.
 UNIT = 64.0
-#: Standard error of a measured place where all of the slot is open.
+#: Standard error of a measured place where all of the slot is open; half of it where pixels are.
 CLEAR = 0.06
+#: The same, of the mere middle of what is seen.
+ROUGH = 1.0
 #: Standard deviations of a place and a speed of which nothing is known yet.
 PLACE, SPEED = 8.0, 1.5
 #: Random change of the speed in a step.
@@ -97,16 +100,18 @@ def give_birth(
     that lost their colour, or are part of something small: one that is missing and has this colour,
     or else an empty one. Also says which are new."""
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
+    side = round((scene.template.shape[-1] // 2) ** 0.5)
+    fine = templates.fine(side)
     past, known = scene.past[..., :-1], scene.past[..., -1]
     rare = jnp.square(pixels - ground).sum(-1)
     moved = jnp.square(pixels - past).sum(-1) * known
-    alone = rare * _stands_alone(rare > NEW, round((scene.template.shape[-1] // 2) ** 0.5), cells)
-    news = jnp.maximum(jnp.maximum(moved, _left_behind(pixels, past, moved, cells)), alone)
+    alone = rare * _stands_alone(rare > NEW, side, cells)
+    news = jnp.maximum(jnp.maximum(moved, _left_behind(pixels, past, moved, cells, fine)), alone)
     new = jnp.zeros(scene.place.shape[:2], bool)
     for _ in range(2):
         share, covered, _ = _owners(scene, pixels, ground, cells)
         surprise = jnp.minimum(rare, news) * (1 - share.sum(1))
-        unseen = (share * covered).sum(-1) < FEW
+        unseen = (share * covered).sum(-1) < FEW * fine**2
         best = jnp.argmax(surprise, -1)[:, None]
         colour, place = jnp.take_along_axis(pixels, best[..., None], 1), spots[best]
         real = jnp.take_along_axis(surprise, best, 1) > NEW
@@ -142,12 +147,14 @@ def correct(
     whose = _owners(scene, pixels, ground, cells)
     mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
-    sure = found / (found + FEW)
+    side = round((scene.template.shape[-1] // 2) ** 0.5)
+    fine = templates.fine(side)
+    few = FEW * fine**2
+    sure = found / (found + few)
     shown = openness(whose, scene.colour, pixels, ground, cells)
     bare = jnp.broadcast_to(whose.bare[:, None], mask.shape)
     images = jnp.stack([shown.open_ * shown.covered, shown.open_, bare], 2)
 
-    side = round((scene.template.shape[-1] // 2) ** 0.5)
     spots = templates.spots(side**2, cells)
     anchor = scene.place - scene.middle
     seen, clear, empty = _view(images, anchor, side, cells)
@@ -157,21 +164,26 @@ def correct(
     gone = gone / ((coverage * known).sum(-1, keepdims=True) + 1e-6)
 
     # Roughly: the middle of what is seen. A hundredth of the template stands in where it is hidden.
+    # Where little is open of what is known, the prediction is better than that: as when a side
+    # comes out from behind something that was not there when the other one went in.
     expected = centre(known * clear * coverage + 0.01 * coverage, spots)
     off = centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected)
+    shown_of_it = (known * clear * coverage).sum(-1) / ((known * coverage).sum(-1) + 1e-3)
+    rough = jnp.square(ROUGH / (shown_of_it[..., None] + 1e-3))
+    off = jnp.where(new, 1.0, scene.spread[..., :2] / (scene.spread[..., :2] + rough)) * off
     # Exactly: lay the template over what is seen, around a whole pixel, where nothing that is open
     # is mixed with what is not.
     odd = side % 2 / 2
     pixel = (jnp.round((anchor + off) * cells[0] - odd) + odd) / cells[0]
     seen, clear = _view(images[:, :, :2], pixel, side, cells)
-    for _ in range(2):
+    for _ in range(1 + fine):
         laid, sharp = templates.moved(coverage, known, anchor + off - pixel, cells)
         step = templates.align(laid, sharp * clear, seen, cells)
         off = off + jnp.where(new, 0.0, step)
     part = templates.told_by(laid, sharp * clear) * templates.whole(laid, sharp)
     part = jnp.clip(part, 0.0, 1.0)
-    error = CLEAR**2 / (part**2 + 1e-4) / jnp.maximum(sure, 1e-6)
-    place, speed, steady, spread = _kalman(scene, off, jnp.where(found > 0.5 * FEW, error, 1e6))
+    error = (CLEAR / fine) ** 2 / (part**2 + 1e-4) / jnp.maximum(sure, 1e-6)
+    place, speed, steady, spread = _kalman(scene, off, jnp.where(found > 0.5 * few, error, 1e6))
 
     anchor = place - scene.middle
     seen, clear = _view(images[:, :, :2], anchor, side, cells)
@@ -206,10 +218,14 @@ def correct(
 def widen(spread: Float[Array, "b k 12"], place: Array, speed: Array) -> Float[Array, "b k 12"]:
     """The spread a step later, in free flight, and with these variances (64ths) added."""
     xx, xv, vv, xp, vp, pp = jnp.split(spread, 6, -1)
+    of_place = jnp.minimum(xx + 2 * xv + vv + xp + vp + 0.25 * pp + place, 64.0)
+    of_speed = jnp.minimum(vv + 2 * vp + pp + WANDER**2 + speed, SPEED**2)
+    # Or else what was cut off would leave a matrix that is no covariance.
+    most = 0.99 * jnp.sqrt(of_place * of_speed)
     parts = [
-        jnp.minimum(xx + 2 * xv + vv + xp + vp + 0.25 * pp + place, 64.0),
-        xv + vv + xp + 1.5 * vp + 0.5 * pp,
-        jnp.minimum(vv + 2 * vp + pp + WANDER**2 + speed, SPEED**2),
+        of_place,
+        jnp.clip(xv + vv + xp + 1.5 * vp + 0.5 * pp, -most, most),
+        of_speed,
         xp + vp + 0.5 * pp,
         vp + pp,
         pp,
@@ -267,12 +283,13 @@ def _view(images: Float[Array, "b k m p"], anchor: Float[Array, "b k 2"], side: 
     return seen / (clear + 1e-3), jnp.clip((clear - AJAR) / (1 - AJAR), 0.0, 1.0), *more
 
 
-def _left_behind(pixels, past, moved, cells: tuple[int, int]) -> Float[Array, "b p"]:
-    """How surprising the change of a pixel nearby is, if what it lost has this pixel's colour: what
-    slides behind something uncovers nothing but its own trail."""
+def _left_behind(pixels, past, moved, cells: tuple[int, int], fine: int = 1):
+    """How surprising the change of a pixel nearby is, if what it lost has this pixel's colour, (b,
+    p): what slides behind something uncovers nothing but its own trail."""
     here, was, change = (x.reshape(x.shape[0], *cells, -1) for x in (pixels, past, moved))
     most = jnp.zeros_like(change)
     for by in ((0, 2), (0, -2), (2, 0), (-2, 0)):
+        by = (by[0] * fine, by[1] * fine)
         lost = jnp.roll(was, by, (1, 2))
         alike = jnp.square(here - lost).sum(-1, keepdims=True) < ALIKE
         most = jnp.maximum(most, jnp.roll(change, by, (1, 2)) * alike)
@@ -282,9 +299,9 @@ def _left_behind(pixels, past, moved, cells: tuple[int, int]) -> Float[Array, "b
 def _stands_alone(rare: Bool[Array, "b p"], side: int, cells: tuple[int, int]):
     """Whether what is rare around a pixel fits into a square of ``side`` pixels, as an object does
     and a bar does not: next to nothing on the square's outline is."""
-    maps = rare.reshape(-1, *cells).astype(jnp.float32)
+    maps, fine = rare.reshape(-1, *cells).astype(jnp.float32), templates.fine(side)
     inside, around = _sums(maps, side // 2 - 1), _sums(maps, side // 2 + 1)
-    return ((around - inside < 1.5) & (inside > 4)).reshape(rare.shape)
+    return ((around - inside < 1.5 * fine) & (inside > 4 * fine**2)).reshape(rare.shape)
 
 
 def _sums(maps: Float[Array, "b h w"], reach: int) -> Float[Array, "b h w"]:
