@@ -1,6 +1,6 @@
 """What a latent should be: a class, a number with noise, a plain vector; and how to weigh its KL.
 
-    wm-jax reproduce latents                      three seeds of two minutes each
+    wm-jax reproduce latents                      three seeds of 105 seconds each
     wm-jax reproduce latents --scale smoke
 
 One backbone, a gated linear recurrence over a grid, whose posterior reads the frame alone.
@@ -54,7 +54,7 @@ STUDY = Study(
     metrics=("position_error", "identity", "ssim", "missed_share"),
     scales={
         "smoke": Scale(
-            budget=Budget(frames=128),
+            budget=Budget(frames=64),
             seeds=(0,),
             data=Data("twins:motion", 32, train=8, validation=4, test=4, test_length=64),
             steps=(5, 20),
@@ -67,8 +67,8 @@ STUDY = Study(
             quick=True,
         ),
         "small": Scale(
-            budget=Budget(minutes=2),
-            tuning=Budget(minutes=0.5),
+            budget=Budget(minutes=1.75),
+            tuning=Budget(minutes=0.6),
             seeds=(0, 1, 2),
             data=Data("twins:motion", 32, train=1000, validation=48, test=32),
             steps=(5, 20, 60),

@@ -1,6 +1,6 @@
 """What may the posterior read: the frame alone, or the recurrent state too?
 
-    wm-jax reproduce posterior                    three seeds of two and a half minutes each
+    wm-jax reproduce posterior                    three seeds of two and a quarter minutes each
     wm-jax reproduce posterior --scale smoke
 
 From the frame alone a window is parallel over time, so the same minutes hold more updates. With the
@@ -49,7 +49,7 @@ STUDY = Study(
     metrics=("position_error", "identity", "missed_share", "ssim"),
     scales={
         "smoke": Scale(
-            budget=Budget(frames=128),
+            budget=Budget(frames=64),
             seeds=(0,),
             data=Data("twins:motion", 32, train=8, validation=4, test=4, test_length=64),
             steps=(5, 20),
@@ -62,8 +62,8 @@ STUDY = Study(
             quick=True,
         ),
         "small": Scale(
-            budget=Budget(minutes=2.5),
-            tuning=Budget(minutes=0.5),
+            budget=Budget(minutes=2.25),
+            tuning=Budget(minutes=0.75),
             seeds=(0, 1, 2),
             data=Data("twins:motion", 32, train=1000, validation=48, test=32),
             steps=(5, 20, 60),
