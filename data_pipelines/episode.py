@@ -222,6 +222,7 @@ EPISODE = EpisodeSpec(
         "intervention/params": Field("float32", (8,), True, "see twins/interventions.py"),
         "intervention/sentence": Field(TEXT, (), True),
         "reward": Field("float32", ("T",), meaning="for the step that led to this frame"),
+        "readout": Field("float32", ("T", "R"), meaning="numbers to be read off the state"),
         "actions": Field("float32", ("T", "A"), meaning="act between t and t + 1"),
         "text": Field(TEXT, (), meaning="a caption of the whole"),
         "events/frame": Field("int32", ("E",), low=0.0),

@@ -24,12 +24,17 @@ def open_loader(
     seed: int,
     process: tuple[int, int] = (0, 1),
     source: Sequence[Mapping[str, Any]] | None = None,
+    targets: Sequence[str] = (),
+    consecutive: bool = False,
 ) -> MemoryLoader | GrainLoader:
     """The training batches that ``config`` (the ``data`` section) describes.
 
     ``batch_size`` counts all processes. ``source`` replaces the data set on disk by episodes at
-    hand. Raises `UserError` where the data set is missing or empty.
+    hand. ``targets`` are fields that heads need beside ``config.conditions``; ``consecutive``
+    windows go on from batch to batch, and need the loader 'memory'. Raises `UserError` where the
+    data set is missing or empty.
     """
+    names = tuple(dict.fromkeys((*config.conditions, *targets)))
     index, count = process
     if batch_size % count:
         raise UserError(
@@ -39,21 +44,24 @@ def open_loader(
         "length": config.window,
         "batch_size": batch_size // count,
         "seed": seed,
-        "conditions": tuple(config.conditions),
+        "conditions": names,
         "process": process,
         "corrupt_budget": config.corrupt_budget,
     }
-    source = open_split(config, "train") if source is None else source
+    source = open_split(config, "train", names) if source is None else source
     if config.loader == "memory":
-        return MemoryLoader(source, **settings)
+        return MemoryLoader(source, **settings, consecutive=consecutive)
     return GrainLoader(source, **settings, workers=config.workers)
 
 
-def open_split(config: Any, split: str) -> Sequence[Mapping[str, Any]]:
-    """Episodes of one split as a sequence of dicts, read from disk when they are indexed."""
+def open_split(
+    config: Any, split: str, conditions: Sequence[str] | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """Episodes of one split as a sequence of dicts, read from disk when they are indexed, with
+    ``config.conditions`` unless others are named."""
     from data_pipelines.twins import open_source
 
-    names = window.fields(tuple(config.conditions))
+    names = window.fields(tuple(config.conditions if conditions is None else conditions))
     return open_source(config.directory, split, fields=names)
 
 

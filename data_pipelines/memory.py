@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import corrupt, window
+from data_pipelines.consecutive import Consecutive
 from wm_jax.errors import UserError
 
 
@@ -20,7 +21,8 @@ class MemoryLoader:
     """Endless batches of windows. ``next`` gives a dict of arrays (see `window`).
 
     ``source`` is a sequence of episodes (dicts of arrays); ``batch_size`` this process's share;
-    process p of P holds episodes p, p + P, …
+    process p of P holds episodes p, p + P, … With ``consecutive``, row i of a batch goes on where
+    row i of the batch before ended (see `consecutive`); else every window is drawn at random.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class MemoryLoader:
         conditions: Sequence[str] = (),
         process: tuple[int, int] = (0, 1),
         corrupt_budget: int = 0,
+        consecutive: bool = False,
     ):
         index, count = process
         window.fields(conditions)
@@ -50,10 +53,15 @@ class MemoryLoader:
                 "least one that can be read."
             )
         self._length, self._batch_size, self._seed = length, batch_size, seed
+        self._first_stream = index * batch_size
+        self._streams: Consecutive | None = None
+        if consecutive:
+            lengths = [len(episode["frames"]) for episode in self.episodes]
+            self._streams = Consecutive(lengths, length, seed)
         self._served = 0
         self._order = (-1, np.zeros(0, int))
         self._fingerprint = {
-            "loader": "memory",
+            "loader": "memory, consecutive windows" if consecutive else "memory",
             "episodes": len(source),
             "content": content_digest(self.episodes[0]),
             "window": length,
@@ -72,9 +80,11 @@ class MemoryLoader:
         return self
 
     def __next__(self) -> window.Arrays:
-        first = self._served * self._batch_size
+        number, rows = self._served, range(self._batch_size)
         self._served += 1
-        return window.collate([self._item(first + i) for i in range(self._batch_size)])
+        if self._streams is not None:
+            return window.collate([self._next_of(self._streams, i, number) for i in rows])
+        return window.collate([self._item(number * self._batch_size + i) for i in rows])
 
     def position(self) -> dict[str, Any]:
         """A small JSON value: where the next batch begins, and of what."""
@@ -87,6 +97,10 @@ class MemoryLoader:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _next_of(self, streams: Consecutive, row: int, number: int) -> window.Arrays:
+        place = streams.place(self._first_stream + row, number)
+        return window.cut(self.episodes[place.episode], place.start, self._length, place.begins)
 
     def _item(self, number: int) -> window.Arrays:
         epoch, place = divmod(number, len(self.episodes))

@@ -1,7 +1,8 @@
 """Episodes to training windows to batches, in numpy.
 
-A batch is a flat dict: ``frames`` uint8 (b, t, h, w, 3); ``is_first``, ``mask`` bool (b, t); and
-for each modality its value float32 (b, t, k) and ``<modality>_mask`` bool (b, t).
+A batch is a flat dict: ``frames`` uint8 (b, t, h, w, 3); ``is_first``, ``mask`` bool (b, t); for
+each modality its value float32 (b, t, k) and ``<modality>_mask`` bool (b, t); and, for heads,
+``reward`` float32 (b, t), ``is_terminal`` bool (b, t), ``readout`` float32 (b, t, k).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from wm_jax.errors import UserError
 #: Modalities that a window can carry. Text has no embedding yet, so it stays absent.
 MODALITIES = ("actions", "audio", "camera", "light")
 AUDIO_BANDS = 16
+#: What only a head learns from; absent from a window whose episode hasn't been asked for it.
+TARGETS = ("reward", "is_terminal", "readout")
 
 Arrays = dict[str, np.ndarray]
 
 
 def fields(conditions: Sequence[str]) -> tuple[str, ...]:
-    """Episode fields that windows with these modalities read."""
-    unknown = set(conditions) - set(MODALITIES)
+    """Episode fields that windows with these modalities (and targets of heads) read."""
+    unknown = set(conditions) - {*MODALITIES, *TARGETS}
     if unknown:
         raise UserError(
             f"config.data.conditions has {', '.join(sorted(unknown))}; "
@@ -51,10 +54,11 @@ def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
     return out
 
 
-def cut(episode: Arrays, start: int, length: int) -> Arrays:
+def cut(episode: Arrays, start: int, length: int, begins: bool = True) -> Arrays:
     """Frames ``start … start + length``, padded with zeros and ``mask`` False past the end.
 
-    The first frame of a window starts a stream, whatever came before it in the episode.
+    The first frame of a window starts a stream, whatever came before it in the episode, unless
+    ``begins`` is False: then the window goes on from another.
     """
     stop = min(start + length, len(episode["frames"]))
     out = {}
@@ -65,7 +69,7 @@ def cut(episode: Arrays, start: int, length: int) -> Arrays:
             window = np.pad(window, padding)
         out[name] = window
     mask = np.arange(length) < stop - start
-    out["is_first"] = out["is_first"].astype(bool) | (np.arange(length) == 0)
+    out["is_first"] = out["is_first"].astype(bool) | (begins & (np.arange(length) == 0))
     return out | {"mask": mask} | {f"{m}_mask": mask for m in MODALITIES if m in out}
 
 
@@ -80,17 +84,26 @@ def collate(windows: Sequence[Arrays]) -> Arrays:
     if len(shapes) > 1:
         raise UserError(f"episodes of one data set differ in frame size: {sorted(shapes)}.")
     batch = {name: np.stack([window[name] for window in windows]) for name in windows[0]}
-    numbers = {m: batch[m].astype(np.float32, copy=False) for m in MODALITIES if m in batch}
+    numeric = (*MODALITIES, "reward", "readout")
+    numbers = {m: batch[m].astype(np.float32, copy=False) for m in numeric if m in batch}
     return batch | numbers
 
 
-def blank(batch: int, time: int, size: int) -> Arrays:
-    """A batch without data, of frames ``size`` px high and wide: for tracing."""
+def blank(
+    batch: int, time: int, size: int, targets: Sequence[str] = (), readout: int = 0
+) -> Arrays:
+    """A batch without data, of frames ``size`` px high and wide: for tracing. It has those of
+    ``targets`` that are in `TARGETS`, ``readout`` with that many numbers."""
+    made = {
+        "reward": np.zeros((batch, time), np.float32),
+        "is_terminal": np.zeros((batch, time), bool),
+        "readout": np.zeros((batch, time, readout), np.float32),
+    }
     return {
         "frames": np.zeros((batch, time, size, size, 3), np.uint8),
         "is_first": np.zeros((batch, time), bool),
         "mask": np.ones((batch, time), bool),
-    }
+    } | {name: made[name] for name in targets if name in made}
 
 
 def log_bands(audio: np.ndarray, bands: int = AUDIO_BANDS) -> np.ndarray:

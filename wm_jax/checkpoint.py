@@ -214,6 +214,8 @@ def _items(state: TrainState) -> dict[str, Any]:
     if state.ema is not None:
         weights["ema"] = state.ema
     rest = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
+    if state.handover is not None:
+        rest["handover"] = state.handover
     return {"weights": weights, "optimizer": rest}
 
 

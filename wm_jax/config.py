@@ -61,7 +61,13 @@ AT_LEAST = {
 #: Of the loss, what must be at least 1; all else there is a weight and may be 0.
 COUNTS = ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
 #: Must lie in [0, 1).
-FRACTIONS = ("train.ema", "optim.beta1", "optim.beta2", "optim.decay_fraction")
+FRACTIONS = (
+    "model.loss.context_noise",
+    "train.ema",
+    "optim.beta1",
+    "optim.beta2",
+    "optim.decay_fraction",
+)
 
 
 def model_config(name: str = "grid_slots") -> ConfigDict:
@@ -85,10 +91,12 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
     config.vit_depth = 2  # attention blocks of the encoder 'vit', of width model.embed
     config.vit_heads = 4
     config.modalities = ()  # conditions the model is told, of wm_jax.shapes.CONDITION_SIZES
+    config.heads = ()  # 'reward', 'continue', 'audio', 'readout': see wm_jax.models.heads
+    config.readout = 0  # numbers a frame that the head 'readout' predicts
     dynamics, loss, around = knobs(name)
     config.update(around)
     config.dynamics = ConfigDict(dynamics)  # fields of the backbone's module, described there
-    config.loss = ConfigDict(loss)  # fields of wm_jax.models.world_model.LossWeights
+    config.loss = ConfigDict(loss)  # fields of wm_jax.models.loss.LossWeights
     return config
 
 
@@ -110,6 +118,9 @@ def train_config() -> ConfigDict:
     config.minutes = 0.0  # wall-clock of training, compile included; fixes steps before update 0
     # Shares of the run after which the training window doubles, up to data.window; (): never.
     config.window_doublings = (0.4, 0.7)
+    # Truncated backpropagation: an update's windows go on where the last update's ended, and so
+    # does the state, without its gradient. Needs data.loader=memory and no window_doublings.
+    config.carry_state = False
     config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
     config.log_every = 10  # updates between rows of metrics.jsonl
     config.checkpoint_every = 500  # updates
@@ -294,6 +305,13 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"config.data.window={config.data.window} cannot be halved {len(doublings)} times "
             "(train.window_doublings); choose a multiple of "
             f"{2 ** len(doublings)} that is at least {2 ** (len(doublings) + 1)}."
+        )
+    if train.carry_state and (doublings or config.data.loader != "memory"):
+        raise UserError(
+            f"config.train.carry_state=True with train.window_doublings={tuple(doublings)} and "
+            f"data.loader={config.data.loader}: a window goes on from the one before only if none "
+            "is cut and they are read in order; set train.window_doublings=() and "
+            "data.loader=memory."
         )
     if config.data.workers and config.data.loader == "memory":
         raise UserError(

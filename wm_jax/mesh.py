@@ -120,7 +120,7 @@ def to_batch(
     """A batch as loaders yield it, to a `shapes.Batch`; ``put`` brings each array to its device(s).
 
     ``arrays`` holds frames, is_first, mask and, for every modality that the source has, its value
-    and ``<modality>_mask``. Modalities that it has not are marked absent.
+    and ``<modality>_mask``; and targets of heads. Modalities that it has not are marked absent.
     """
     lead = arrays["mask"].shape
 
@@ -138,7 +138,8 @@ def to_batch(
 
     told = {name: signal(name, size) for name, size in shapes.CONDITION_SIZES.items()}
     frames, is_first, mask = (put(arrays[name]) for name in ("frames", "is_first", "mask"))
-    return shapes.Batch(frames, is_first, mask, shapes.Conditions(**told))
+    targets = {n: put(arrays[n]) for n in ("reward", "is_terminal", "readout") if n in arrays}
+    return shapes.Batch(frames, is_first, mask, shapes.Conditions(**told), **targets)
 
 
 def shard_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> shapes.Batch:

@@ -48,12 +48,28 @@ class Conditions(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows of episodes, as training sees them. ``mask`` is False on padding."""
+    """Windows of episodes, as training sees them. ``mask`` is False on padding.
+
+    The last three are there where a head learns from them (`HEAD_FIELDS`), else None. ``readout``
+    holds whatever numbers an agent wants to read off a state.
+    """
 
     frames: UInt8[Array, "b t h w c"]
     is_first: Bool[Array, "b t"]
     mask: Bool[Array, "b t"]
     conditions: Conditions
+    reward: Float[Array, "b t"] | None = None
+    is_terminal: Bool[Array, "b t"] | None = None
+    readout: Float[Array, "b t r"] | None = None
+
+
+#: Head -> field of an episode that it learns to predict; see `wm_jax.models.heads`.
+HEAD_FIELDS = {
+    "reward": "reward",
+    "continue": "is_terminal",
+    "audio": "audio",
+    "readout": "readout",
+}
 
 
 class LatentState(NamedTuple):
@@ -116,20 +132,29 @@ def no_conditions(*lead: int) -> Conditions:
 
 
 def conditions_for_steps(
-    conditions: Conditions, is_first: Bool[Array, "b t"] | None = None
+    conditions: Conditions,
+    is_first: Bool[Array, "b t"] | None = None,
+    before: Conditions | None = None,
 ) -> Conditions:
     """Aligns (b, t, …) conditions of frames to the steps that produce those frames.
 
-    Actions and text move one frame later (the first is absent); the others stay. See the module's
-    paragraph on time. What was said before a stream began (``is_first``) is absent from its steps.
+    Actions and text move one frame later; the others stay. See the module's paragraph on time. The
+    first step's are those of the frame ``before`` (b, …); absent if None. What was said before a
+    stream began (``is_first``) is absent from its steps.
     """
 
-    def later(signal: Signal) -> Signal:
-        value = jnp.concatenate([jnp.zeros_like(signal.value[:, :1]), signal.value[:, :-1]], 1)
-        mask = jnp.concatenate([jnp.zeros_like(signal.mask[:, :1]), signal.mask[:, :-1]], 1)
+    def later(name: str) -> Signal:
+        signal = getattr(conditions, name)
+        if before is None:
+            first = jax.tree.map(lambda x: jnp.zeros_like(x[:, :1]), signal)
+        else:
+            first = jax.tree.map(lambda x: x[:, None], getattr(before, name))
+        value, mask = jax.tree.map(
+            lambda a, b: jnp.concatenate([a, b[:, :-1]], 1), tuple(first), tuple(signal)
+        )
         return Signal(value, mask if is_first is None else mask & ~is_first)
 
-    return conditions._replace(actions=later(conditions.actions), text=later(conditions.text))
+    return conditions._replace(actions=later("actions"), text=later("text"))
 
 
 def at_time(tree: PyTree, t: Any) -> PyTree:

@@ -30,6 +30,7 @@ from wm_jax import mesh as meshes
 from wm_jax.clips import Clips
 from wm_jax.errors import UserError
 from wm_jax.progress import Progress
+from wm_jax.shapes import HEAD_FIELDS
 from wm_jax.stop import StopRequest
 from wm_jax.writers import Writer, read_rows
 
@@ -96,12 +97,15 @@ class Run:
         meshes.check_batch_size(config.train.batch_size, self._mesh)
         self._model = _build(config) if model is None else model
         self._optimizer = optim.make_optimizer(config.optim)
+        self._targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
         self._loader = open_loader(
             config.data,
             batch_size=config.train.batch_size,
             seed=config.seed,
             process=(jax.process_index(), jax.process_count()),
             source=source,
+            targets=self._targets,
+            consecutive=config.train.carry_state,
         )
         self._stages = curriculum.stages(config)
         self._validation = validation
@@ -171,10 +175,11 @@ class Run:
         state = train_step.init_state(
             self._model,
             self._optimizer,
-            meshes.to_batch(window.blank(1, 2, self._config.model.resolution)),
+            meshes.to_batch(self._blank(1, 2)),
             self._config.seed,
             self._mesh,
             self._config.train.ema,
+            self._config.train.batch_size if self._config.train.carry_state else 0,
         )
         if self._saved is None:
             return state
@@ -186,8 +191,8 @@ class Run:
     def _compile(self, state: train_step.TrainState) -> dict[int, Any]:
         """The update as a compiled program for each window of the curriculum; tells its cost."""
         batch_size = self._config.train.batch_size // jax.process_count()
-        size = (batch_size, self._config.data.window, self._config.model.resolution)
-        batch = meshes.shard_batch(window.blank(*size), self._mesh)
+        blank = self._blank(batch_size, self._config.data.window)
+        batch = meshes.shard_batch(blank, self._mesh)
         updates, seconds = {}, 0.0
         for _, frames in self._stages:
             function = train_step.make_train_step(
@@ -210,6 +215,11 @@ class Run:
             )
         self._writer.event("compiled", self._saved or 0, **cost._asdict())
         return updates
+
+    def _blank(self, batch: int, time: int) -> window.Arrays:
+        """A batch of the shapes that the loader yields, without data."""
+        model = self._config.model
+        return window.blank(batch, time, model.resolution, self._targets, model.readout)
 
     def _fix_steps(self, updates: dict[int, Any], state: train_step.TrainState) -> None:
         """Turns train.minutes into a number of updates, once, and writes the resolved config."""

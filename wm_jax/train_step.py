@@ -25,6 +25,8 @@ class TrainState(NamedTuple):
     params:     float32 weights
     opt_state:  the optimiser's
     ema:        averaged weights, or None
+    handover:   what the windows of this update leave to those of the next (a `WorldModel`'s
+                `Handover`, every leaf (b, …)) where the state is carried on; or None
     """
 
     step: jax.Array
@@ -32,6 +34,7 @@ class TrainState(NamedTuple):
     params: PyTree
     opt_state: PyTree
     ema: PyTree | None = None
+    handover: PyTree | None = None
 
 
 def init_state(
@@ -41,14 +44,21 @@ def init_state(
     seed: int,
     mesh: Mesh,
     ema: float = 0.0,
+    streams: int = 0,
 ) -> TrainState:
-    """A fresh state, its weights and moments split over ``mesh`` by `wm_jax.mesh.RULES`."""
+    """A fresh state, its weights and moments split over ``mesh`` by `wm_jax.mesh.RULES`.
+
+    ``streams`` is the number of windows an update, over all processes, if their state is to be
+    carried from one update to the next; else 0.
+    """
 
     def create() -> TrainState:
         init_key, key = jax.random.split(jax.random.PRNGKey(seed))
         params = model.init(init_key, batch)
         average = jax.tree.map(jnp.copy, params) if ema else None
-        return TrainState(jnp.zeros([], jnp.int32), key, params, optimizer.init(params), average)
+        step, moments = jnp.zeros([], jnp.int32), optimizer.init(params)
+        handover = model.begin(streams) if streams else None
+        return TrainState(step, key, params, moments, average, handover)
 
     shardings = state_shardings(jax.eval_shape(create), model, optimizer, mesh)
     return jax.jit(create, out_shardings=shardings)()
@@ -57,7 +67,8 @@ def init_state(
 def state_shardings(
     state: TrainState, model: Any, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> PyTree:
-    """A `NamedSharding` for every leaf: moments lie where their weights lie."""
+    """A `NamedSharding` for every leaf: moments lie where their weights lie, and what is carried
+    from window to window where the windows lie."""
     whole: Any = meshes.replicated(mesh)
     axes = getattr(model, "logical_axes", meshes.axes_by_shape)(state.params)
     weights = meshes.param_shardings(state.params, axes, mesh)
@@ -74,7 +85,9 @@ def state_shardings(
         transform_non_params=lambda _: whole,
         is_leaf=lambda x: isinstance(x, masked),
     )
-    return TrainState(whole, whole, weights, moments, None if state.ema is None else weights)
+    average = None if state.ema is None else weights
+    handover = jax.tree.map(lambda _: meshes.batch_sharding(mesh), state.handover)
+    return TrainState(whole, whole, weights, moments, average, handover)
 
 
 def make_train_step(
@@ -93,8 +106,15 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         if window is not None:
             batch = curriculum.cut(batch, window)
-        compute = jax.value_and_grad(model.loss, has_aux=True)
-        (total, terms), grads = compute(state.params, batch, key, state.step)
+
+        def objective(params):
+            if state.handover is None:
+                total, terms = model.loss(params, batch, key, state.step)
+                return total, (terms, None)
+            return model.loss_from(params, batch, key, state.step, state.handover)
+
+        compute = jax.value_and_grad(objective, has_aux=True)
+        (total, (terms, handover)), grads = compute(state.params)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * rate, direction)
         params = optax.apply_updates(state.params, updates)
@@ -108,7 +128,8 @@ def make_train_step(
             "train/update_norm": optax.tree.norm(updates),
             "train/param_norm": optax.tree.norm(params),
         }
-        return TrainState(state.step + 1, state.key, params, opt_state, average), metrics
+        after = TrainState(state.step + 1, state.key, params, opt_state, average, handover)
+        return after, metrics
 
     return train_step
 

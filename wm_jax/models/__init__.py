@@ -20,8 +20,10 @@ from wm_jax.models.encoder_patch import PatchEncoder
 from wm_jax.models.encoder_pool import PoolEncoder
 from wm_jax.models.encoder_vit import VitEncoder
 from wm_jax.models.fit import check
+from wm_jax.models.heads import Heads
+from wm_jax.models.loss import LossWeights
 from wm_jax.models.vector_to_grid import VectorToGrid
-from wm_jax.models.world_model import LossWeights, Net, WorldModel
+from wm_jax.models.world_model import Net, WorldModel
 
 #: The backbone that wins on twins; see the results table in the README.
 DEFAULT = "grid_slots"
@@ -64,6 +66,7 @@ def build(config: Any) -> WorldModel:
         dynamics=dynamics,
         decoder=_sharp(config, cells, _decoder(config, cells, dynamics)),
         modalities=tuple(config.modalities),
+        heads=Heads(tuple(config.heads), config.readout) if config.heads else None,
     )
     return WorldModel(net, LossWeights(**_plain(config.loss)), config.resolution)
 

@@ -8,6 +8,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.decoder_flow import FINEST
 from wm_jax.models.dynamics.templates import SIDE, coarse_side
 from wm_jax.models.encoder_conv import ConvEncoder, final_size
+from wm_jax.shapes import HEAD_FIELDS
 
 
 def check(config: Any) -> tuple[int, int]:
@@ -19,6 +20,7 @@ def check(config: Any) -> tuple[int, int]:
         )
     cells = (config.resolution // config.patch,) * 2
     _check_grid_slots(config, cells)
+    _check_heads(config)
     if config.encoder == "vit":
         _check_vit(config)
     if config.encoder == "conv":
@@ -89,6 +91,24 @@ def _check_finer(dynamics: Any) -> None:
         raise UserError(
             f"model.dynamics.sight={sight} is too small or odd for train_pool={by}: looks are read "
             f"off {SIDE}×{SIDE} means of a template in training too; set sight={by * SIDE}."
+        )
+
+
+def _check_heads(config: Any) -> None:
+    for name in config.heads:
+        if name not in HEAD_FIELDS:
+            raise UserError(
+                f"model.heads has '{name}', which is no head; choose of {', '.join(HEAD_FIELDS)}."
+            )
+    if "audio" in config.heads and "audio" in config.modalities:
+        raise UserError(
+            "model.heads and model.modalities both have 'audio': the head would predict what the "
+            "model is told; leave it out of one of them."
+        )
+    if ("readout" in config.heads) != (config.readout > 0):
+        raise UserError(
+            f"model.readout={config.readout} and model.heads={tuple(config.heads)} do not fit: the "
+            "head 'readout' predicts model.readout numbers, at least 1; without it set 0."
         )
 
 

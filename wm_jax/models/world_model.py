@@ -7,16 +7,52 @@ pure functions of ``params`` (see `wm_jax.shapes.WorldModel`), a step, a decode 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from wm_jax import shapes
-from wm_jax.losses import squared_error
+from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Conditioning
+from wm_jax.models.context_noise import corrupt
+from wm_jax.models.heads import Heads
+from wm_jax.models.loss import LossWeights, targets_of, window_terms
+from wm_jax.models.overshooting import Overshot, overshoot
 from wm_jax.nn.grid import addresses
+
+
+class Window(NamedTuple):
+    """What the loss reads of a window of frames. Streams are the ``painted`` ones but in ``terms``
+    and ``carry``, frames those that `Net.window` was asked for.
+
+    posterior, prior: decoded after and before they were seen (prior None: of none)
+    sharp:  a sharp decoder's own error of the latter, or of the former; None without one
+    heads:  the heads' terms, of all frames
+    terms:  the backbone's own, of all frames
+    carry:  after the last frame; None of a backbone that has `teach`
+    """
+
+    posterior: Array
+    prior: Array | None
+    sharp: Array | None
+    heads: dict[str, Array]
+    terms: dict[str, Array]
+    carry: PyTree
+
+
+class Handover(NamedTuple):
+    """What a window leaves to the next one of the same streams.
+
+    carry:  the backbone's
+    said:   (b, …) conditions of the last frame, of which actions and text act on the next step
+    """
+
+    carry: PyTree
+    said: shapes.Conditions
 
 
 class Net(nn.Module):
@@ -27,6 +63,7 @@ class Net(nn.Module):
     decoder: nn.Module
     modalities: tuple[str, ...] = ()
     told_width: int = 32
+    heads: Heads | None = None
 
     def setup(self) -> None:
         self.conditioning = Conditioning(self.modalities, self.told_width)
@@ -50,18 +87,35 @@ class Net(nn.Module):
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
 
-    def window(self, frames, observed, conditions, is_first, keys, seen, foreseen, painted):
-        """Decoded posteriors of the frames ``seen``, decoded priors of the frames ``foreseen``
-        (None: of none), each a slice or indices, both of the streams ``painted`` (a slice), a sharp
-        decoder's own error of the latter (of the former if there are none; None without one), and
-        the backbone's own terms of all."""
+    def read(self, tokens):
+        return {} if self.heads is None else self.heads(tokens)
+
+    def window(
+        self,
+        frames,
+        observed,
+        conditions,
+        is_first,
+        keys,
+        seen=slice(None),
+        foreseen=slice(None),
+        painted=slice(None),
+        targets=None,
+        start=None,
+        noise=None,
+    ) -> Window:
+        """``seen`` and ``foreseen`` (None: none) are frames, each a slice or indices, ``painted``
+        streams (a slice); ``targets`` are the heads'; ``start`` is the carry before the first frame
+        (None: the initial one), ``noise`` a key and the highest level of `context_noise`."""
         embeddings, told = self.encoder(frames), self.conditioning(conditions)
-        start = self.dynamics.initial(frames.shape[0])
+        embeddings = embeddings if noise is None else corrupt(embeddings, *noise)
+        start = self.dynamics.initial(frames.shape[0]) if start is None else start
         inputs = (start, embeddings, observed, told, is_first, keys)
+        carry = None
         if hasattr(self.dynamics, "teach"):
             out = self.dynamics.teach(*inputs, painted=painted)
         else:
-            _, out = self.dynamics.scan(*inputs)
+            carry, out = self.dynamics.scan(*inputs)
             out = out._replace(tokens=out.tokens[painted], prior=out.prior[painted])
         posterior = self.plain(out.tokens[:, seen])
         prior = None if foreseen is None else self.plain(out.prior[:, foreseen], predicted=True)
@@ -70,39 +124,19 @@ class Net(nn.Module):
             tokens, at = (out.tokens, seen) if foreseen is None else (out.prior, foreseen)
             key = jax.random.fold_in(keys[0], 1)
             sharp = self.decoder.sharp_error(tokens[:, at], frames[painted][:, at], key)
-        return posterior, prior, sharp, dict(out.terms)
+        heads = {}
+        if self.heads is not None:
+            targets = jax.tree.map(lambda x: x[painted], targets)
+            heads = self.heads.losses(out.tokens, targets)
+        return Window(posterior, prior, sharp, heads, dict(out.terms), carry)
 
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """How a window is cut and what its terms weigh.
-
-    context:    'random' shows each stream only its first c frames, c uniform in [context_low,
-                context_high] but at most half the window, and closes the loop on the state for
-                the rest; 'all' shows every frame
-    posterior:  of the squared error of frames decoded after they were seen
-    prior:      of the squared error of frames decoded before, or without, being seen
-    kl_dyn, kl_rep: of a stochastic backbone's KL terms
-    place, whole: of `grid_slots`' terms of these names
-    sharp:      of a flow decoder's own error; no gradient of it reaches the rest of the model
-    decoded:    frames a window, drawn anew for every update, whose pixels are compared before and
-                after they are seen (the terms are scaled to all frames); 0: all of them
-    painted:    one stream in this many is decoded at all (its terms are scaled likewise): where
-                pixels cost most of an update and teach little, the rest goes to the dynamics
-    """
-
-    context: str = "random"
-    context_low: int = 3
-    context_high: int = 12
-    posterior: float = 0.25
-    prior: float = 1.0
-    kl_dyn: float = 1.0
-    kl_rep: float = 0.1
-    place: float = 40.0
-    whole: float = 4.0
-    sharp: float = 1.0
-    decoded: int = 0
-    painted: int = 1
+    def overshoot(
+        self, frames, conditions, is_first, key, steps, decoded
+    ) -> tuple[Overshot, Array | None]:
+        """See `overshooting`; and, if ``decoded``, the imagined frames (b, k, h, w, c)."""
+        embeddings, told = self.encoder(frames), self.conditioning(conditions)
+        shot = overshoot(self.dynamics, embeddings, told, is_first, key, steps)
+        return shot, self.plain(shot.tokens, predicted=True) if decoded else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +151,12 @@ class WorldModel:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
         frames = one.frames.astype(jnp.float32) / 255
         told = shapes.conditions_for_steps(one.conditions)
-        keys, every = jax.random.split(key, 2), (slice(None),) * 3
-        arguments = (frames, None, told, one.is_first, keys, *every)
-        return self.net.init(key, *arguments, method="window")["params"]
+        arguments = (frames, None, told, one.is_first, jax.random.split(key, 2))
+        targets = targets_of(self.net, one)
+        return self.net.init(key, *arguments, targets=targets, method="window")["params"]
 
-    def _apply(self, params, method, *arguments):
-        return self.net.apply({"params": params}, *arguments, method=method)
+    def _apply(self, params, method, *arguments, **named):
+        return self.net.apply({"params": params}, *arguments, method=method, **named)
 
     def initial(self, params: PyTree, batch_size: int) -> shapes.LatentState:
         carry = self.net.dynamics.initial(batch_size)
@@ -146,6 +180,11 @@ class WorldModel:
         """Each slot's share of each pixel, of a decoder that paints by slots; they sum to one."""
         return self._apply(params, "masks", state.tokens)
 
+    def read(self, params: PyTree, state: shapes.LatentState) -> dict[str, Float[Array, "b *k"]]:
+        """What the heads read off a state, by the names in ``model.heads``; {} without any. See
+        `wm_jax.models.heads` for the units."""
+        return self._apply(params, "read", state.tokens)
+
     def _state(self, params, carry, step) -> shapes.LatentState:
         tokens = self._apply(params, "tokens", carry)
         dynamics = self.net.dynamics
@@ -163,56 +202,39 @@ class WorldModel:
 
         Pixel terms are squared errors summed over a frame's pixels and channels.
         """
-        frames = batch.frames.astype(jnp.float32) / 255
-        cut_key, step_key = jax.random.split(key)
-        batch_size, time = frames.shape[:2]
-        observed, known = self._observed(cut_key, batch_size, time)
-        taught = hasattr(self.net.dynamics, "teach")  # its posteriors have seen every frame
-        known = time if taught else known
-        seen = self._compared(jax.random.fold_in(cut_key, 1), 0, known)
-        # Nothing can be predicted before a stream's first frame; its error is pure noise.
-        foreseen = self._compared(jax.random.fold_in(cut_key, 2), 1, time)
-        told = shapes.conditions_for_steps(batch.conditions, batch.is_first)
-        keys = shapes.step_keys(step_key, time)
-        painted = slice(None, None, self.weights.painted)
-        which = (seen, foreseen if self.weights.prior > 0 else None, painted)
-        arguments = (frames, observed, told, batch.is_first, keys, *which)
-        posterior, prior, sharp, terms = self._apply(params, "window", *arguments)
+        total, (terms, _) = self.loss_from(params, batch, key, step)
+        return total, terms
 
-        def all_frames(error, at, count):
-            """The error at some frames of the painted streams, scaled so that its sum stands for
-            ``count`` of them of all streams."""
-            whole = jnp.zeros((batch_size, time))
-            share = error.size / (batch_size * count)
-            return whole.at[painted, at].set(error / share)
+    def begin(self, batch_size: int) -> Handover:
+        """What `loss_from` takes where no window came before. Raises `UserError` for a backbone
+        whose loss ends in no carry."""
+        if hasattr(self.net.dynamics, "teach"):
+            raise UserError(
+                f"train.carry_state: {type(self.net.dynamics).__name__} learns from whole windows "
+                "and has no state to carry on; choose another model.name, or set it to false."
+            )
+        carry = self.net.dynamics.initial(batch_size)
+        return Handover(carry, shapes.no_conditions(batch_size))
 
-        error = squared_error(posterior, frames[painted, seen])
-        if observed is not None and not taught:
-            error = error * observed[painted, seen]
-        terms["posterior"] = all_frames(error, seen, known)
-        if prior is not None:
-            error = squared_error(prior, frames[painted, foreseen])
-            error = error * ~batch.is_first[painted, foreseen]
-            terms["prior"] = all_frames(error, foreseen, time - 1)
-        if sharp is not None:
-            at, count = (seen, known) if prior is None else (foreseen, time - 1)
-            terms["sharp"] = all_frames(sharp, at, count)
+    def loss_from(
+        self,
+        params: PyTree,
+        batch: shapes.Batch,
+        key: jax.Array,
+        step: jax.Array | None = None,
+        before: Handover | None = None,
+    ) -> tuple[Float[Array, ""], tuple[dict[str, Float[Array, "b t"]], Handover]]:
+        """`loss` of windows that go on where others ended (``before``), and what they leave.
+
+        As ``before`` is an argument no gradient reaches the windows before it.
+        """
+        told = shapes.conditions_for_steps(
+            batch.conditions, batch.is_first, None if before is None else before.said
+        )
+        start = None if before is None else before.carry
+        apply = functools.partial(self._apply, params)
+        terms, carry = window_terms(self.net, apply, self.weights, batch, told, key, start)
         total = sum(getattr(self.weights, name) * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)
-        return (total * mask).sum() / jnp.maximum(mask.sum(), 1), terms
-
-    def _compared(self, key, begin: int, end: int) -> slice | Array:
-        """The frames of [begin, end) whose pixels are compared."""
-        count = self.weights.decoded
-        if not count or count >= end - begin:
-            return slice(begin, end)
-        return begin + jax.random.choice(key, end - begin, (count,), replace=False)
-
-    def _observed(self, key, batch: int, time: int) -> tuple[Bool[Array, "b t"] | None, int]:
-        """Which frames are shown (None: all), and after how many none is."""
-        if self.weights.context == "all":
-            return None, time
-        low = self.weights.context_low
-        high = max(low, min(self.weights.context_high, time // 2))
-        cut = jax.random.randint(key, (batch, 1), low, high + 1)
-        return jnp.arange(time) < cut, min(high, time)
+        total = (total * mask).sum() / jnp.maximum(mask.sum(), 1)
+        return total, (terms, Handover(carry, shapes.at_time(batch.conditions, -1)))
