@@ -104,7 +104,7 @@ def test_no_gradient_reaches_what_was_seen_later():
 def test_every_backbone_imagines_what_a_scan_imagines(name, monkeypatch):
     """Blind steps from a start are those of a scan in which no frame is seen from there on."""
     monkeypatch.setattr(overshooting, "step_keys", lambda *_: None)
-    case = Case(name)
+    case = Case(name, None)
     steps = 2
 
     def both(variables):
