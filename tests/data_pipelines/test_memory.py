@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.consecutive import Consecutive
 from data_pipelines.input import open_loader
-from data_pipelines.memory import MemoryLoader
+from data_pipelines.memory import Consecutive, MemoryLoader
 from tests.data_pipelines.test_input import EPISODES, episode
 from wm_jax.errors import UserError
 
