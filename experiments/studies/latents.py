@@ -37,7 +37,7 @@ def ahead(first: str, second: str, sentence: str, source: str) -> Claim:
 STUDY = Study(
     claims=(
         ahead("categorical", "gaussian", "Categorical latents predict where objects are better "
-              "than Gaussian ones, five frames ahead.", f"{V2}, section 2.1"),
+              "than Gaussian ones, five frames ahead.", V2),
         ahead("categorical", "categorical_even", "It helps to train the prior towards the "
               "posterior faster than the posterior towards the prior.", f"{V2}, algorithm 2; {V3}"),
         ahead("deterministic", "categorical", "In a world without chance, a plain vector learns "

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from wm_jax.studies.study import Arm, Budget, Claim, Data, Scale, Study
 
-R2I = "R2I, Samsami et al. 2024, arXiv 2403.04253, section 3: the posterior reads the frame alone"
-V3 = "DreamerV3, Hafner et al. 2023, arXiv 2301.04104, equation 3: the posterior reads both"
+R2I = "R2I, Samsami et al. 2024, arXiv 2403.04253: a representation model that is not recurrent"
+V3 = "DreamerV3, Hafner et al. 2023, arXiv 2301.04104: the posterior reads both"
 
 RATES = (8e-3, 4e-3)
 GRID = {"model.patch": 4, "train.batch_size": 4}

@@ -11,8 +11,8 @@ from studies import stored
 from studies.stored import STUDY, store
 
 from wm_jax.errors import UserError
+from wm_jax.studies import cli, page, plan, provenance, scoring, tables
 from wm_jax.studies import outcome as outcomes
-from wm_jax.studies import page, plan, provenance, scoring, tables
 from wm_jax.studies import study as studies
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +182,19 @@ def test_a_broken_block_is_told(results):
         tables.rewrite(README + tables.BEGIN, results)
     with pytest.raises(UserError, match="no line '## Use it'"):
         tables.rewrite("# Else\n", results)
+
+
+def test_the_verb_rewrites_the_file_once(results, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    options = ["--tables", "--readme", str(readme), "--results", str(results)]
+    with pytest.raises(UserError, match="there is no .*README.md"):
+        cli.main(options)
+    readme.write_text(README)
+    assert cli.main([*options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"]
+    assert readme.read_text() == tables.rewrite(README, results)
+    assert cli.main(options) == 0
+    assert "is as the stored runs say" in capsys.readouterr().out
 
 
 def test_the_readme_says_what_the_stored_runs_say():

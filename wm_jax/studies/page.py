@@ -108,16 +108,23 @@ def _by_horizon(outcome: Outcome) -> str:
     for metric in outcome.study.metrics:
         lines = [_seed_mean(outcome, arm, metric) for arm in outcome.runs]
         lines += [_baseline(name, of, metric) for name, of in outcome.baselines.items()]
-        title = f"{metric.replace('_', ' ')}{',' if unit(metric) else ''}{unit(metric)}"
+        title = _title(metric)
         shown = [line for line in lines if line is not None]
         svg = plot.chart(shown, x_label="frames ahead", title=title)
-        better = "higher is better" if METRICS[metric][1] else "lower is better"
-        heading = f"{escape(title)} <span>{better}</span>"
-        figures.append(f"<figure><h3>{heading}</h3>{svg}</figure>")
+        figures.append(f"<figure><h3>{_heading(metric)}</h3>{svg}</figure>")
     return (
         '<h2>By horizon</h2>\n<p class="note">Means over seeds; bands span the 95 % intervals over '
         f'episodes of all seeds.</p><div class="charts">{"".join(figures)}</div>'
     )
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ") + ("," if unit(metric) else "") + unit(metric)
+
+
+def _heading(metric: str) -> str:
+    better = "higher is better" if METRICS[metric][1] else "lower is better"
+    return f"{escape(_title(metric))} <span>{better}</span>"
 
 
 def _seed_mean(outcome: Outcome, arm: str, metric: str) -> plot.Line | None:
@@ -163,7 +170,7 @@ def _by_time(outcome: Outcome) -> str:
     if not lines:
         return ""
     metric = outcome.study.claims[0].metric
-    title = f"{metric.replace('_', ' ')} on validation{unit(metric) and ','}{unit(metric)}"
+    title = f"{_title(metric)}, on validation"
     svg = plot.chart(lines, x_label="minutes of training, compiling included", title=title)
     return (
         '<h2>By wall-clock</h2>\n<p class="note">The mean over the validation horizon, at '
@@ -185,8 +192,7 @@ def _table(outcome: Outcome) -> str:
             body += _row(f"{swatch}</span>{escape(arm)}", runs, metric, steps, "tested")
         for name, of in outcome.baselines.items():
             body += _row(escape(name.replace("_", "-")), [of], metric, steps, "")
-        better = "higher is better" if METRICS[metric][1] else "lower is better"
-        caption = f"<caption>{escape(metric)}{unit(metric)} <span>{better}</span></caption>"
+        caption = f"<caption>{_heading(metric)}</caption>"
         table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
         tables.append(f'<div class="scroll">{table}</div>')
     note = (
