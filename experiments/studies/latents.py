@@ -73,7 +73,7 @@ STUDY = Study(
             data=Data("twins:motion", 32, train=1000, validation=48, test=32),
             steps=(5, 20, 60),
             horizon=60,
-            samples=4,
+            episodes=24,
         ),
         "paper": Scale(
             budget=Budget(minutes=60),

@@ -136,7 +136,7 @@ class Plan:
         ahead = min(scale.horizon, scale.data.length - scale.context)
         validation = {
             **test, "split": "validation", "starts": [0], "horizon": ahead,
-            "episodes": min(CURVE_EPISODES, scale.data.validation),
+            "episodes": min(CURVE_EPISODES, scale.data.validation), "samples": 1,
         }  # fmt: skip
         return {
             "kind": kind,
