@@ -176,3 +176,37 @@ def test_a_missing_field_is_named():
 def test_what_does_not_fit_is_refused(heads, changes, words):
     with pytest.raises(UserError, match=words):
         build(*heads, **changes)
+
+
+@pytest.mark.slow
+def test_heads_learn_from_twins_while_the_state_is_carried(tmp_path):
+    """A run on episodes with sound: from records to terms, to weights on disk, to readings."""
+    from data_pipelines.twins.generate import make_episode
+    from wm_jax import checkpoint
+    from wm_jax.train import train
+    from wm_jax.writers import read_rows
+
+    source = [make_episode("twins:full", seed, length=24, resolution=32) for seed in range(2)]
+    sizes = {"resolution": 32, "patch": 16, "embed": 8, "decoder_hidden": 8}
+    sizes |= {"dynamics.width": 8, "dynamics.hidden": 8}
+    settings = {f"model.{key}": value for key, value in sizes.items()} | {
+        "model.heads": ("continue", "audio"),
+        "data.window": 8,
+        "data.conditions": ("actions",),
+        "train.carry_state": True,
+        "train.window_doublings": (),
+        "train.steps": 4,
+        "train.batch_size": 2,
+        "train.log_every": 1,
+        "train.clip_every": 0,
+    }
+    config = change(base_config("grid_gru"), settings)
+    train(config, tmp_path, source=source)
+    rows = [r for r in read_rows(tmp_path / "metrics.jsonl") if "train/loss/total" in r]
+    assert len(rows) == 4
+    assert all(row["train/loss/head_audio"] > 0 for row in rows)
+    assert all(row["train/loss/head_continue"] > 0 for row in rows)
+    params, saved, _ = checkpoint.restore_params(tmp_path)
+    model = models.build(saved.model)
+    read = model.read(params, model.initial(params, 1))
+    assert read["audio"].shape == (1, 16) and set(read) == {"continue", "audio"}
