@@ -74,7 +74,7 @@ STUDY = Study(
     metrics=("position_error", "identity", "ssim", "missed_share"),
     scales={
         "smoke": Scale(
-            budget=Budget(frames=128),
+            budget=Budget(frames=64),
             seeds=(0,),
             data=Data("twins:motion", 32, train=8, validation=4, test=4, test_length=64),
             steps=(5, 20),
@@ -94,7 +94,7 @@ STUDY = Study(
         ),
         "small": Scale(
             budget=Budget(minutes=6),
-            tuning=Budget(minutes=1),
+            tuning=Budget(minutes=1.5),
             seeds=(0, 1, 2),
             data=Data("twins:motion", 32, train=1000, validation=48, test=32),
             steps=(5, 20, 100),

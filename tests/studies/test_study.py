@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wm_jax import config as configs
 from wm_jax.errors import UserError
 from wm_jax.studies import cli
 from wm_jax.studies import study as studies
@@ -196,6 +197,31 @@ def test_a_job_is_known_by_what_decides_its_numbers():
     assert identities(jobs=2, quick=True) == same
     for changes in ({"horizon": 9}, {"episodes": 3}, {"budget": Budget(frames=320)}):
         assert not set(identities(**changes)) & set(same), changes
+
+
+def test_a_knob_that_is_added_later_disowns_no_run(monkeypatch):
+    before = [job.content["identity"] for job in jobs_of()]
+    real = configs.base_config
+
+    def with_another_knob(model="grid_slots"):
+        config = real(model)
+        with config.unlocked():
+            config.train.brand_new = 7
+        return config
+
+    monkeypatch.setattr(configs, "base_config", with_another_knob)
+    config = with_another_knob()
+    job = jobs_of()[0].content["config"]
+    monkeypatch.setattr(Study, "config", lambda *_: config_with(job, config.train.brand_new))
+    assert jobs_of()[0].content["identity"] == before[0]
+    monkeypatch.setattr(Study, "config", lambda *_: config_with(job, 8))
+    assert jobs_of()[0].content["identity"] != before[0]
+
+
+def config_with(content, value):
+    """A config of another time, with one more knob."""
+    config = configs.base_config(content["model"]["name"])
+    return configs.change(config, configs.flat(content) | {"train.brand_new": value})
 
 
 def test_a_result_of_something_else_is_never_taken_for_this_one(tmp_path):

@@ -107,26 +107,18 @@ class Plan:
         config = self.study.config(scale, arm, seed, rate, budget)
         every = self._checkpoint_every(config, tuning)
         configs.change(config, {"train.checkpoint_every": every, "train.keep": 10_000})
-        name = f"{arm}-{rate:g}" if kind == "tune" else f"{arm}-{seed}"
-        folder = f"tune-{name}" if kind == "tune" else name
-        result = self.out / "tuning" / f"{name}.json" if kind == "tune" else None
         content = self._content(kind, config) | {
             "arm": arm, "seed": seed, "rate": rate, "tuning": tuning,
         }  # fmt: skip
-        matters = {
-            key: value
-            for key, value in configs.flat(config).items()
-            if not configs.FREE_ON_RESUME.match(key)
-        }
         content["identity"] = _digest(
-            matters, content["protocol"], content["validation"], scale.steps
+            _decisive(config), content["protocol"], content["validation"], scale.steps
         )
-        return Job(
-            f"{arm} {'rate' if kind == 'tune' else 'seed'} {rate if kind == 'tune' else seed:g}",
-            content,
-            self._workdir(folder),
-            result or self.results / f"{name}.json",
-        )
+        if kind == "tune":
+            file, name = f"{arm}-{rate:g}", f"{arm} rate {rate:g}"
+            result = self.out / "tuning" / f"{file}.json"
+            return Job(name, content, self._workdir(f"tune-{file}"), result)
+        file, name = f"{arm}-{seed}", f"{arm} seed {seed}"
+        return Job(name, content, self._workdir(file), self.results / f"{file}.json")
 
     def _checkpoint_every(self, config: Any, tuning: dict[str, Any]) -> int:
         """So that about `CURVE_POINTS` are kept. Where minutes are the budget, the number of
@@ -176,6 +168,15 @@ def _protocol(scale: Scale) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(Protocol)}
     assert fields.keys() <= known
     return fields
+
+
+def _decisive(config: Any) -> dict[str, Any]:
+    """What decides the numbers of a run. Keys at their defaults are left out: a knob that is added
+    later does not disown older runs."""
+    base = configs.base_config(config.model.name)
+    changes = configs.difference(base, config).items()
+    kept = {key: new for key, (_, new) in changes if not configs.FREE_ON_RESUME.match(key)}
+    return kept | {"model.name": config.model.name}
 
 
 def _digest(*parts: Any) -> str:

@@ -15,7 +15,7 @@ from wm_jax.errors import UserError
 from wm_jax.studies import provenance
 from wm_jax.studies.plan import Job
 from wm_jax.studies.view import View
-from wm_jax.studies.worker import STOPPED
+from wm_jax.studies.worker import COMPILED, STOPPED
 
 LOG = "log.txt"
 QUICK = "--xla_backend_optimization_level=0"
@@ -100,7 +100,7 @@ def _start(job: Job, cores: list[int], quick: bool, cold: bool) -> subprocess.Po
 def _environment(workdir: Path, quick: bool, cold: bool) -> dict[str, Any]:
     env = dict(os.environ)
     if cold:
-        env["JAX_COMPILATION_CACHE_DIR"] = str((workdir / "compiled").absolute())
+        env["JAX_COMPILATION_CACHE_DIR"] = str((workdir / COMPILED).absolute())
     else:
         env.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/wm_jax"))
     if quick:

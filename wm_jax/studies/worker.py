@@ -33,6 +33,7 @@ from wm_jax.writers import read_rows
 
 CURVE_POINTS = 8
 STOPPED = 130
+COMPILED = "compiled"  # a run's own compilation cache, in its folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,10 +87,10 @@ def _judged(job: dict[str, Any], workdir: str) -> dict[str, Any]:
     told = config.data.conditions
     judge = scoring.Judge(job["data"], _protocol(job["validation"]), told)
     out: dict[str, Any] = {"updates": updates, "parameters": _size(params)}
-    out["validation"] = scoring.overall(judge.model(workdir), job["metric"])
     if job["kind"] == "tune":
-        return out
+        return out | {"validation": scoring.overall(judge.model(workdir), job["metric"])}
     out["time"] = _time_curve(job, workdir, judge)
+    out["validation"] = out["time"][-1]["value"]
     judge = scoring.Judge(job["data"], _protocol(job["protocol"]), told)
     kept = scoring.stored(judge.model(workdir), job["steps"], judge.protocol)
     return out | kept | {"protocol": judge.protocol.to_dict()}
@@ -125,10 +126,12 @@ def baselines(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_last(workdir: Path) -> None:
-    """The checkpoints of the curve have been judged; only the last one is of use."""
+    """The checkpoints of the curve have been judged and nothing is compiled again: of use is only
+    the last checkpoint."""
     directory = checkpoint.folder(workdir)
     for step in checkpoint.steps(directory)[:-1]:
         shutil.rmtree(directory / str(step))
+    shutil.rmtree(workdir / COMPILED, ignore_errors=True)
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
