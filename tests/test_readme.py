@@ -20,6 +20,7 @@ SHORT = {
     "--config.train.batch_size=2 --config.train.clip_every=0",
     "wm-jax evaluate": "--episodes 2 --horizon 3",
     "wm-jax export": "",
+    "wm-jax reproduce": "--dry-run",
 }
 #: Commands that something else runs.
 ELSEWHERE = {
