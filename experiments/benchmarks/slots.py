@@ -7,11 +7,12 @@ of imagining, each pixel belongs to the slot that paints the most of it, and eve
 
   foreground_ari  adjusted Rand index over the pixels of objects
   bound_share     of the objects that are seen by half or more: those with a slot of their own
-                  (it wins over half of the object's pixels, and of no other object's)
+                  (it wins over half of the object's pixels, of no other object's, and of the
+                  background)
   one_a_slot      share of scenes in which all of them have one
 
-with 95 % bootstrap intervals over episodes. --workdir is a run, or an export of one. Models:
-`grid_slots` (its backdrop is no slot) and those whose decoder is 'mixture'.
+with 95 % bootstrap intervals over episodes. --workdir is a run, or an export of one, of a model
+whose decoder is 'slots' or 'mixture'.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def masks_ahead(model: Any, context: int):
     return run
 
 
-def measure(model: Any, params: Any, batches: Any, context: int, backdrop: bool):
+def measure(model: Any, params: Any, batches: Any, context: int):
     """The rows."""
     run, found = masks_ahead(model, context), []
     for batch, truths in batches:
@@ -98,7 +99,7 @@ def measure(model: Any, params: Any, batches: Any, context: int, backdrop: bool)
             at = [context - 1 + step for step in AHEAD]
             found.append(
                 [
-                    binding(segmentation[t], mask, visible[t], backdrop=backdrop)
+                    binding(segmentation[t], mask, visible[t])
                     for t, mask in zip(at, masks, strict=True)
                 ]
             )
@@ -128,8 +129,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         params, config = weights(args.workdir)
-        slots = config.model.name == "grid_slots"
-        if not slots and config.model.decoder != "mixture":
+        if config.model.decoder not in ("slots", "mixture"):
             raise UserError(
                 f"{args.workdir} is a run of {config.model.name}, which paints no slots; name one "
                 "of grid_slots or slot_attention."
@@ -137,7 +137,7 @@ def main() -> int:
         conditions, length = tuple(config.data.conditions), args.context + max(AHEAD)
         data = args.data or config.data.directory
         batches = episodes(data, conditions, args.skip, args.episodes, length)
-        rows = measure(models.build(config.model), params, batches, args.context, slots)
+        rows = measure(models.build(config.model), params, batches, args.context)
     except UserError as error:
         print(f"slots: {error}", file=sys.stderr)
         return 2

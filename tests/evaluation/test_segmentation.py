@@ -79,11 +79,15 @@ def test_a_sliver_is_not_asked_for_but_counts_in_the_index():
     assert (asked.bound_share, asked.one_a_slot) == (1 / 3, 0)
 
 
-def test_a_backdrop_is_no_slot():
-    slots = np.where(scene() == 1, 0, scene())  # the first object left to mask 0
-    for backdrop, share in ((False, 1.0), (True, 0.5)):
-        found = binding(scene(), masks_of(slots, 4), VISIBLE, backdrop=backdrop)
-        assert (found.bound_share, found.one_a_slot) == (share, float(share == 1))
+def test_what_paints_most_of_the_background_binds_no_object():
+    slots = np.where(scene() == 1, 0, scene())  # the first object is left to the backdrop
+    found = binding(scene(), masks_of(slots, 4), VISIBLE)
+    assert (found.bound_share, found.one_a_slot) == (0.5, 0)
+    corner = np.arange(16).reshape(4, 4) >= 12
+    split = np.where(corner & (slots == 0), 3, slots)  # 4 of 9 to another: still the backdrop
+    assert binding(scene(), masks_of(split, 4), VISIBLE).bound_share == 0.5
+    alone = np.where(scene() == 1, 1, 0)
+    assert binding(alone, np.ones((1, 4, 4)), VISIBLE) == (1, 0, 0)  # one slot paints all
 
 
 def test_a_scene_without_objects_asks_nothing():

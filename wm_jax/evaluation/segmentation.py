@@ -46,7 +46,8 @@ def bound(
     counts: Int[np.ndarray, "n m"], sizes: Int[np.ndarray, " n"], share: float = 0.5
 ) -> Bool[np.ndarray, " n"]:
     """Which objects have a slot of their own: one that wins more than ``share`` of the object's
-    pixels, and of no other object's. ``counts`` are columns of slots only, ``sizes`` all pixels."""
+    pixels, and of no other object's. ``counts`` has a column for each slot that can bind, ``sizes``
+    are all pixels."""
     won = counts > share * sizes[:, None]
     return (won & (won.sum(0) == 1)).any(1)
 
@@ -69,21 +70,25 @@ def binding(
     masks: Float[np.ndarray, "m h w"],
     visible: Float[np.ndarray, " n"],
     least: float = 0.5,
-    backdrop: bool = False,
 ) -> Binding:
     """Scores one scene.
 
     truth: label i + 1 where object i is seen    masks: each slot's share of each pixel
     visible: share of each object that is seen; objects with at least ``least`` are asked for
-    backdrop: mask 0 is of no slot: it binds no object (in the ARI it is a part like the others)
+
+    A mask that wins more than half of what is no object is the backdrop's: it binds nothing, or one
+    slot that paints everything would hold the object of every scene with one. In the ARI it is a
+    part like the others.
     """
     nothing = float("nan")
     seen = np.flatnonzero([np.any(truth == i + 1) for i in range(len(visible))])
     if not len(seen):
         return Binding(nothing, nothing, nothing)
-    counts = contingency(truth, masks.argmax(0), seen + 1)
+    slots = masks.argmax(0)
+    counts = contingency(truth, slots, seen + 1)
     asked = counts[visible[seen] >= least]
     if not len(asked):
         return Binding(adjusted_rand_index(counts), nothing, nothing)
-    own = bound(asked[:, int(backdrop) :], asked.sum(1))
+    behind = np.bincount(slots[~np.isin(truth, seen + 1)], minlength=counts.shape[1])
+    own = bound(asked[:, behind <= behind.sum() / 2], asked.sum(1))
     return Binding(adjusted_rand_index(counts), float(own.mean()), float(own.all()))
