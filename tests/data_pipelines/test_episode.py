@@ -31,7 +31,8 @@ def test_twins_episodes_pass(branch):
     sizes = validate(episode)
     assert (sizes["T"], sizes["H"], sizes["N"], sizes["A"]) == (40, 32, 8, 2)
     optional = {name for name, field in EPISODE.fields.items() if not field.required}
-    assert optional - set(episode) == {"reward"}  # the twins fill in all the rest
+    # The twins fill in all the rest; what a read-out shall say is for a user to bring.
+    assert optional - set(episode) == {"reward", "readout"}
 
 
 BROKEN = {
