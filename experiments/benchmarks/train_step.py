@@ -18,21 +18,20 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from contender import BATCH, RESOLUTION, WINDOW, frames, median, per_second
 
 from wm_jax import mesh as meshes
-from wm_jax import optim, train_step
+from wm_jax import optim, shapes, train_step
 from wm_jax.config import change, load
 from wm_jax.models import build
 
-BATCH, WINDOW, RESOLUTION = 8, 32, 64
 COMMON = {
     "model.resolution": RESOLUTION,
     "data.window": WINDOW,
@@ -44,10 +43,10 @@ CONFIGS = {"default": "small", "rssm": "small_rssm"}  # to variants of `EXPERIME
 
 
 class Case:
-    """One config: compiled programs and a state that its updates carry on."""
+    """One config with ``changes``: compiled programs and a state that its updates carry on."""
 
-    def __init__(self, name: str):
-        config = change(load(f"{EXPERIMENTS}:{CONFIGS[name]}"), COMMON)
+    def __init__(self, name: str, changes: Mapping[str, Any] | None = None):
+        config = change(load(f"{EXPERIMENTS}:{CONFIGS[name]}"), COMMON | dict(changes or {}))
         self.name = name
         model, optimizer = build(config.model), optim.make_optimizer(config.optim)
         mesh = meshes.make_mesh(config.mesh)
@@ -78,22 +77,22 @@ class Case:
 
 
 def noise() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
     lead = (BATCH, WINDOW)
     return {
-        "frames": rng.integers(0, 256, (*lead, RESOLUTION, RESOLUTION, 3), np.uint8),
+        "frames": frames(),
         "is_first": np.broadcast_to(np.arange(WINDOW) == 0, lead).copy(),
         "mask": np.ones(lead, bool),
     }
 
 
-def per_second(run: Callable[[], Any], seconds: float) -> float:
-    """Calls a second, over about ``seconds``."""
-    count, begin = 0, time.perf_counter()
-    while count < 2 or time.perf_counter() - begin < seconds:
-        jax.block_until_ready(run())
-        count += 1
-    return count / (time.perf_counter() - begin)
+def rollout(name: str, batch: int, steps: int) -> tuple[Callable[[], Any], int]:
+    """A future of ``steps`` decoded frames from a fresh state, and the number of parameters."""
+    config = change(load(f"{EXPERIMENTS}:{CONFIGS[name]}"), COMMON)
+    model, mesh = build(config.model), meshes.make_mesh(config.mesh)
+    params = jax.jit(model.init)(jax.random.PRNGKey(0), meshes.shard_batch(noise(), mesh))
+    state = jax.jit(lambda params: model.initial(params, batch))(params)
+    run = jax.jit(lambda params, state: shapes.rollout(model, params, state, steps))
+    return lambda: run(params, state), sum(x.size for x in jax.tree.leaves(params))
 
 
 def matmul() -> Callable[[], Any]:
@@ -110,37 +109,34 @@ def measure(names: list[str], rounds: int, seconds: float, parts: bool) -> list[
         for case in cases
     }
     for run in (run for of_case in runs.values() for run in of_case.values()):
-        per_second(run, 0.0)  # warm
+        per_second(run, 0.0, jax.block_until_ready)  # warm
     rates: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for done in range(rounds):
         for name, of_case in runs.items():
-            rates[name].append(
-                {
-                    part: per_second(run, seconds / 4 if part == "matmul" else seconds)
-                    for part, run in of_case.items()
-                }
-            )
+            rates[name].append({})
+            for part, run in of_case.items():
+                chunk = seconds / 4 if part == "matmul" else seconds
+                rates[name][-1][part] = per_second(run, chunk, jax.block_until_ready)
         print(f"round {done + 1}/{rounds}", file=sys.stderr, flush=True)
     return [row(case, rates[case.name]) for case in cases]
 
 
 def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, Any]:
-    frames, product = BATCH * WINDOW, 2 * 1024**3
+    each, product = BATCH * WINDOW, 2 * 1024**3
     rates = {part: np.array([r[part] for r in rounds]) for part in rounds[0]}
-    speed = frames * rates["update"]
-    draws = np.random.default_rng(0).integers(len(speed), size=(2000, len(speed)))
-    low, high = np.percentile(np.median(speed[draws], 1), [2.5, 97.5])
+    speed = each * rates["update"]
+    middle, low, high = median(speed)
     share = case.cost.flops * rates["update"] / (product * rates["matmul"])
     out = {
         "config": case.name,
         "parameters": case.cost.parameters,
-        "megaflops_per_frame": round(case.cost.flops / frames / 1e6, 2),
-        "frames_per_second": round(float(np.median(speed)), 1),
-        "low": round(float(low), 1),
-        "high": round(float(high), 1),
+        "megaflops_per_frame": round(case.cost.flops / each / 1e6, 2),
+        "frames_per_second": round(middle, 1),
+        "low": round(low, 1),
+        "high": round(high, 1),
         "share_of_matmul": round(float(np.median(share)), 3),
         "compile_seconds": case.cost.compile_seconds,
-        "megabytes_per_frame": round(case.cost.operand_bytes / frames / 1e6, 2),
+        "megabytes_per_frame": round(case.cost.operand_bytes / each / 1e6, 2),
         "matmul_gigaflops": round(float(np.median(product * rates["matmul"])) / 1e9, 1),
     }
     if "loss" in rates:
