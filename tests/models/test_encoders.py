@@ -10,7 +10,7 @@ from tests.models.quick import quick_jit, random_variables
 from wm_jax import models
 from wm_jax.config import base_config, change
 from wm_jax.errors import UserError
-from wm_jax.models.encoder_conv import ConvEncoder, StridedConv
+from wm_jax.models.encoder_conv import ConvEncoder, PooledConv, StridedConv
 from wm_jax.models.encoder_vit import VitEncoder
 from wm_jax.shapes import Batch, no_conditions
 
@@ -26,6 +26,25 @@ def test_strided_conv_is_a_convolution_with_a_stride_of_two(kernel):
     axes = ("NHWC", "HWIO", "NHWC")
     expected = conv_general_dilated(x, weights, (2, 2), "SAME", dimension_numbers=axes) + bias
     np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pooled_conv_is_a_convolution_and_its_gradient_with_a_max_pool():
+    x = jnp.asarray(RANDOM.normal(size=(2, 8, 12, 3)), jnp.float32)
+    module = PooledConv(5)
+    variables = random_variables(module, x)
+
+    def expected(variables):
+        weights, bias = variables["params"]["kernel"], variables["params"]["bias"]
+        axes = ("NHWC", "HWIO", "NHWC")
+        y = conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=axes) + bias
+        return y.reshape(2, 4, 2, 6, 2, 5).max((2, 4))
+
+    np.testing.assert_allclose(module.apply(variables, x), expected(variables), atol=1e-5)
+    ours, theirs = (
+        jax.grad(lambda v, f=f: jnp.sin(f(v)).sum())(variables)["params"]["kernel"]
+        for f in (lambda v: module.apply(v, x), expected)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_strided_and_pooled_encoders_make_the_same_grid():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float
 from wm_jax.models.encoder_conv import final_size
 from wm_jax.models.vector_to_grid import VectorToGrid
 from wm_jax.nn.block_dense import fan_in
+from wm_jax.nn.compute import conv_general_dilated
 
 
 class ConvDecoder(nn.Module):
@@ -63,7 +63,7 @@ class UpsampledConv(nn.Module):
         phases = jnp.einsum("aok,bpl,klcf->opcabf", sums, sums, kernel)
         phases = phases.reshape(*phases.shape[:3], 4 * self.features)
         axes = ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(x, phases, (1, 1), "SAME", dimension_numbers=axes)
+        x = conv_general_dilated(x, phases, (1, 1), "SAME", dimension_numbers=axes)
         x = x.reshape(batch, height, width, 2, 2, self.features).swapaxes(2, 3)
         x = x.reshape(batch, 2 * height, 2 * width, self.features)
         return x + self.param("bias", nn.initializers.zeros, (self.features,))

@@ -22,6 +22,7 @@ from wm_jax.models.context_noise import corrupt
 from wm_jax.models.heads import Heads
 from wm_jax.models.loss import LossWeights, targets_of, window_terms
 from wm_jax.models.overshooting import Overshot, overshoot
+from wm_jax.nn.compute import Compute, rematerialised, using
 from wm_jax.nn.grid import addresses
 
 
@@ -107,7 +108,10 @@ class Net(nn.Module):
         """``seen`` and ``foreseen`` (None: none) are frames, each a slice or indices, ``painted``
         streams (a slice); ``targets`` are the heads'; ``start`` is the carry before the first frame
         (None: the initial one), ``noise`` a key and the highest level of `context_noise`."""
-        embeddings, told = self.encoder(frames), self.conditioning(conditions)
+        encode = rematerialised(lambda net, frames: net.encoder(frames))
+        decode = rematerialised(lambda net, tokens: net.plain(tokens))
+        predict = rematerialised(lambda net, tokens: net.plain(tokens, predicted=True))
+        embeddings, told = encode(self, frames), self.conditioning(conditions)
         embeddings = embeddings if noise is None else corrupt(embeddings, *noise)
         start = self.dynamics.initial(frames.shape[0]) if start is None else start
         inputs = (start, embeddings, observed, told, is_first, keys)
@@ -117,8 +121,8 @@ class Net(nn.Module):
         else:
             carry, out = self.dynamics.scan(*inputs)
             out = out._replace(tokens=out.tokens[painted], prior=out.prior[painted])
-        posterior = self.plain(out.tokens[:, seen])
-        prior = None if foreseen is None else self.plain(out.prior[:, foreseen], predicted=True)
+        posterior = decode(self, out.tokens[:, seen])
+        prior = None if foreseen is None else predict(self, out.prior[:, foreseen])
         sharp = None
         if hasattr(self.decoder, "sharp_error"):
             tokens, at = (out.tokens, seen) if foreseen is None else (out.prior, foreseen)
@@ -146,6 +150,7 @@ class WorldModel:
     net: Net
     weights: LossWeights
     resolution: int
+    compute: Compute = Compute()
 
     def init(self, key: jax.Array, batch: shapes.Batch) -> PyTree:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
@@ -156,7 +161,8 @@ class WorldModel:
         return self.net.init(key, *arguments, targets=targets, method="window")["params"]
 
     def _apply(self, params, method, *arguments, **named):
-        return self.net.apply({"params": params}, *arguments, method=method, **named)
+        with using(self.compute):
+            return self.net.apply({"params": params}, *arguments, method=method, **named)
 
     def initial(self, params: PyTree, batch_size: int) -> shapes.LatentState:
         carry = self.net.dynamics.initial(batch_size)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 from jaxtyping import Array, Float
+
+from wm_jax.nn.compute import dot_general
 
 
 class Dense(nn.Dense):
@@ -11,7 +15,10 @@ class Dense(nn.Dense):
 
     With two or more leading axes the weight's gradient contracts over all of them, which XLA:CPU
     (jax 0.10.2) runs six times slower than the plain matrix product that it is.
+    How it multiplies is `wm_jax.nn.compute`'s.
     """
+
+    dot_general: Any = dot_general
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*lead d"]) -> Float[Array, "*lead f"]:

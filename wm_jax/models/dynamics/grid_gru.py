@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.space import check_mixing, mixer
+from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
 
 
@@ -86,10 +87,8 @@ class GridGRU(nn.Module):
             seen, observed, told, is_first = inputs
             return module._step(reset(carry, fresh, is_first), seen, observed, told)
 
-        scan = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
-        return scan(self, carry, (self.seen_in(embeddings), observed, self.told_in(told), is_first))
+        inputs = (self.seen_in(embeddings), observed, self.told_in(told), is_first)
+        return over_time(body)(self, carry, inputs)
 
     def _step(self, h, seen, observed, told):
         prior = self.predict(h, told)

@@ -35,6 +35,7 @@ from wm_jax.models.bottleneck import Bottleneck
 from wm_jax.models.dynamics.contract import Output, check_choice, check_latent, reset
 from wm_jax.models.dynamics.space import SpaceMix, check_mixing
 from wm_jax.models.latents import Deterministic, Latent, latent_of, window_noise
+from wm_jax.nn.compute import over_time, rematerialised
 from wm_jax.nn.dense import Dense
 
 
@@ -241,10 +242,7 @@ class Parallel(nn.Module):
             seen, observed, told, is_first, noise = inputs
             return module._step(reset(carry, fresh, is_first), seen, observed, told, noise)
 
-        scan = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
-        return scan(self, carry, (seen, observed, told, is_first, noise))
+        return over_time(body)(self, carry, (seen, observed, told, is_first, noise))
 
     def _parallel(self, carry, posterior, tokens, told, is_first, noise):
         """All steps of a window at once, given all of its tokens and what was seen."""
@@ -266,10 +264,14 @@ class Parallel(nn.Module):
         """The time layers' states after the window, and its summaries, (b, t, n, d)."""
         x = tokens + self.told_layers(told)[..., None, :]
         memories = []
-        for space, time, state in zip(self.space, self.time, memory, strict=True):
-            x = x + space(x)
-            change, last = time(x, state, is_first)
-            x = x + change
+        for i, state in enumerate(memory):
+
+            def layer(module, x, state, is_first, i=i):
+                x = x + module.space[i](x)
+                change, last = module.time[i](x, state, is_first)
+                return x + change, last
+
+            x, last = rematerialised(layer)(self, x, state, is_first)
             memories.append(last)
         return tuple(memories), x
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics.contract import Output, check_choice, check_latent, reset
 from wm_jax.models.latents import Latent, latent_of, window_noise
 from wm_jax.nn.block_dense import BlockDense, SplitDense, fan_in, fan_in_of
+from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
 
 
@@ -156,10 +157,7 @@ class RSSM(nn.Module):
             stoch = jnp.where(observed[:, None, None], stoch, module._prior_sample(prior, noise))
             return RSSMState(deter, stoch), (deter, stoch, posterior, prior)
 
-        scan = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
-        carry, (deter, stoch, posterior, prior) = scan(self, carry, inputs)
+        carry, (deter, stoch, posterior, prior) = over_time(body)(self, carry, inputs)
         prior = self._prior(deter) if observed is None else prior
         return carry, self._output(deter, stoch, prior, posterior, noise, observed)
 

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.nn.attention import AttentionBlock, sine_positions
+from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
@@ -110,10 +111,8 @@ class SlotAttention(nn.Module):
             seen, observed, told, is_first = inputs
             return module._step(reset(carry, fresh, is_first), seen, observed, told)
 
-        scan = nn.scan(
-            body, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )
-        return scan(self, carry, (self._read(embeddings), observed, self.told_in(told), is_first))
+        inputs = (self._read(embeddings), observed, self.told_in(told), is_first)
+        return over_time(body)(self, carry, inputs)
 
     def _read(self, embeddings: Float[Array, "*lead n e"]):
         """Keys and values of the cells, (…, n, d) each."""

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from wm_jax.models.dynamics.contract import reset
+from wm_jax.nn.compute import over_time
 
 
 class Stepwise(nn.Module):
@@ -36,11 +37,6 @@ class Stepwise(nn.Module):
             embedding, observed, told, is_first = inputs
             return module.step(reset(carry, fresh, is_first), embedding, observed, told, key)
 
-        scan = nn.scan(
-            body,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            in_axes=(1, 0),
-            out_axes=1,
+        return over_time(body, in_axes=(1, 0))(
+            self, carry, (embeddings, observed, told, is_first), keys
         )
-        return scan(self, carry, (embeddings, observed, told, is_first), keys)

@@ -1,0 +1,109 @@
+"""How layers compute: the type of their matrix products, and what is kept for the gradient.
+
+`using` says so for all layers that are applied inside it. Weights are float32, and so is
+everything between two products: sums, softmax, normalisation, recurrent states, losses. Only what a
+layer with weights multiplies is rounded to ``dtype``, and its product is handed on in float32. In
+bfloat16 that is what the matrix units of a GPU or TPU are fastest at; on a CPU it is slower.
+
+What is kept (``remat``) trades memory for time over a window: 'none' keeps all that the gradient
+needs, 'dots' the products and computes anew what is cheap, 'full' nothing but what goes from one
+step to the next (or into one layer) and computes that step again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+DTYPES = ("float32", "bfloat16")
+REMAT: dict[str, Callable[..., bool] | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Compute(NamedTuple):
+    """``dtype`` is one of `DTYPES`, ``remat`` a key of `REMAT`."""
+
+    dtype: str = "float32"
+    remat: str = "none"
+
+
+_DEFAULT = Compute()
+_USED: contextvars.ContextVar[Compute] = contextvars.ContextVar("compute", default=_DEFAULT)
+
+
+@contextlib.contextmanager
+def using(compute: Compute) -> Iterator[None]:
+    """Layers applied (traced) inside compute so."""
+    token = _USED.set(compute)
+    try:
+        yield
+    finally:
+        _USED.reset(token)
+
+
+def rounded(product: Callable[..., jax.Array], left: jax.Array, right: jax.Array) -> jax.Array:
+    """``product(left, right)`` of rounded operands, in the type that it has without rounding."""
+    dtype = _USED.get().dtype
+    if dtype == "float32":
+        return product(left, right)
+    wide = jnp.result_type(left, right)
+    # Handed on narrow and widened, not accumulated wide, so that the gradient's products are narrow
+    # too; matrix units accumulate in float32 either way.
+    return product(left.astype(dtype), right.astype(dtype)).astype(wide)
+
+
+def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+    """``left @ right`` of activations and weights."""
+    return rounded(jnp.matmul, left, right)
+
+
+def dot_general(
+    left: jax.Array, right: jax.Array, dimension_numbers: Any, **options: Any
+) -> jax.Array:
+    """`jax.lax.dot_general`, as Flax's layers call it."""
+
+    def product(a, b):
+        return jax.lax.dot_general(a, b, dimension_numbers, **options)
+
+    return rounded(product, left, right)
+
+
+def conv_general_dilated(
+    images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, as Flax's layers call it."""
+
+    def product(a, b):
+        return jax.lax.conv_general_dilated(a, b, strides, padding, **options)
+
+    return rounded(product, images, kernel)
+
+
+def rematerialised(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function(module, …)`` that keeps for its gradient what ``remat`` says."""
+    policy = REMAT[_USED.get().remat]
+    return function if policy is None else nn.remat(function, policy=policy)
+
+
+def over_time(body: Callable[..., Any], in_axes: Any = 1) -> Callable[..., Any]:
+    """`flax.linen.scan` of ``body(module, carry, inputs, …) -> (carry, outputs)`` along the time
+    axis of (b, t, …), weights shared by all steps."""
+    policy = REMAT[_USED.get().remat]
+    if policy is not None:
+        body = nn.remat(body, policy=policy, prevent_cse=False)  # a loop body is apart as it is
+    return nn.scan(
+        body,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=in_axes,
+        out_axes=1,
+    )
