@@ -23,7 +23,9 @@ from wm_jax.errors import UserError
 EXPERIMENTS = Path("experiments/configs")
 
 #: Knobs a resumed run may change: they say where, how often and how long, not what is learned.
-FREE_ON_RESUME = re.compile(r"eval\.|mesh\.|train\.(log|clip|checkpoint)_|train\.keep$")
+FREE_ON_RESUME = re.compile(
+    r"eval\.|mesh\.|train\.(log|clip|checkpoint)_|train\.keep$|model\.remat$"
+)
 
 CHOICES = {
     "data.loader": ("memory", "grain"),
@@ -33,6 +35,8 @@ CHOICES = {
     "model.encoder": ("patch", "vit", "conv", "pool"),
     "model.decoder": ("patch", "conv", "slots", "mixture"),
     "model.loss.context": ("random", "all"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", "dots", "full"),
 }
 #: The least value that makes sense.
 AT_LEAST = {
@@ -76,6 +80,12 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
 
     config = ConfigDict()
     config.name = name  # backbone, a key of wm_jax.models.dynamics.DYNAMICS
+    # A size of wm_jax.models.sizes.SIZES sets the widths and depths below, those said beside it
+    # excepted; 'default' sets none.
+    config.size = "default"
+    config.dtype = "float32"  # of matrix products with weights: 'float32' or 'bfloat16'
+    # What the gradient keeps: 'none' (all it needs), 'dots' (products), 'full' (states over time)
+    config.remat = "none"
     config.resolution = 64  # px, height and width of a frame
     config.encoder = "patch"  # 'patch', 'vit', 'conv' (DreamerV3's) or 'pool' (for grid_slots)
     # 'patch', 'conv' (DreamerV3's, for a vector), 'slots' (grid_slots), 'mixture' (slot_attention)
@@ -188,12 +198,17 @@ def pick(table: Mapping[str, Any], name: str, what: str) -> Any:
 def change(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     """Sets existing keys (dotted) in place; text is converted to the key's own type.
 
-    Changing ``model.name`` first replaces the model section by that backbone's. Raises `UserError`
-    for a key that does not exist or a value of another type.
+    Changing ``model.name`` first replaces the model section by that backbone's; changing
+    ``model.size`` then sets that size's fields. Raises `UserError` for a key that does not exist or
+    a value of another type.
     """
     if changes.get("model.name", config.model.name) != config.model.name:
         with config.unlocked():
             config.model = model_config(changes["model.name"])
+    if changes.get("model.size", config.model.size) != config.model.size:
+        from wm_jax.models import sizes  # here, so that reading a config doesn't load flax
+
+        sizes.apply(config.model, changes["model.size"])
     known = flat(config)
     for key, value in changes.items():
         old = pick(known, key, "config key")

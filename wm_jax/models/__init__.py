@@ -24,6 +24,7 @@ from wm_jax.models.heads import Heads
 from wm_jax.models.loss import LossWeights
 from wm_jax.models.vector_to_grid import VectorToGrid
 from wm_jax.models.world_model import Net, WorldModel
+from wm_jax.nn.compute import Compute
 
 #: The backbone that wins on twins; see the results table in the README.
 DEFAULT = "grid_slots"
@@ -68,7 +69,8 @@ def build(config: Any) -> WorldModel:
         modalities=tuple(config.modalities),
         heads=Heads(tuple(config.heads), config.readout) if config.heads else None,
     )
-    return WorldModel(net, LossWeights(**_plain(config.loss)), config.resolution)
+    compute = Compute(config.dtype, config.remat)
+    return WorldModel(net, LossWeights(**_plain(config.loss)), config.resolution, compute)
 
 
 def _encoder(config: Any) -> nn.Module:
@@ -82,7 +84,8 @@ def _encoder(config: Any) -> nn.Module:
 
 
 def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
-    vector = {"deter": dynamics.deter, "blocks": dynamics.blocks} if _is_vector(dynamics) else {}
+    names = {"deter": "deter", "blocks": "blocks", "units": "hidden"}
+    vector = {n: getattr(dynamics, f) for n, f in names.items()} if _is_vector(dynamics) else {}
     if config.decoder == "conv":
         return ConvDecoder(config.resolution, depth=config.conv_depth, **vector)
     if config.decoder == "slots":
