@@ -91,6 +91,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "quickstart_rssm": QUICKSTART | RSSM | {"model.patch": 4},
     "small": SMALL | FINE,
     "small_full": SMALL
+    | FINE
     | {
         "data.directory": "data/full",
         "model.modalities": ("actions", "camera", "light"),
