@@ -155,7 +155,7 @@ def test_a_study_goes_on_after_a_kill(tmp_path):
     wait_for(lambda: metrics.exists() and len(metrics.read_bytes().splitlines()) > 20, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    tuned = {path: path.stat().st_mtime_ns for path in runs.parent.glob("tuning/*.json")}
+    tuned = {path: path.stat().st_mtime_ns for path in runs.parent.glob("results/tuning/*.json")}
     assert len(tuned) == 4
     second = reproduce(tmp_path, "--json")
     out, err = second.communicate()

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from wm_jax.nn.compute import over_time
 from wm_jax.shapes import step_keys
 
 
@@ -92,13 +92,7 @@ def _roll(dynamics, carry, embeddings, told, keys):
         carry, out = module.step(carry, None, None, told, key)
         return carry, (out.tokens, look.get("kl_dyn"))
 
-    scan = nn.scan(
-        body,
-        variable_broadcast="params",
-        split_rngs={"params": False},
-        in_axes=(1, 0),
-        out_axes=1,
-    )
+    scan = over_time(body, (1, 0))
     return scan(dynamics, carry, (embeddings, told), keys)[1]
 
 

@@ -94,7 +94,7 @@ def rematerialised(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if policy is None else nn.remat(function, policy=policy)
 
 
-def over_time(body: Callable[..., Any], in_axes: Any = 1) -> Callable[..., Any]:
+def over_time(body: Callable[..., Any], in_axes: Any = 1, out_axes: int = 1) -> Callable[..., Any]:
     """`flax.linen.scan` of ``body(module, carry, inputs, …) -> (carry, outputs)`` along the time
     axis of (b, t, …), weights shared by all steps."""
     policy = REMAT[_USED.get().remat]
@@ -105,5 +105,5 @@ def over_time(body: Callable[..., Any], in_axes: Any = 1) -> Callable[..., Any]:
         variable_broadcast="params",
         split_rngs={"params": False},
         in_axes=in_axes,
-        out_axes=1,
+        out_axes=out_axes,
     )

@@ -50,7 +50,7 @@ class Plan:
     scale: Scale
     seeds: tuple[int, ...]
     out: Path  # workdirs and the page
-    results: Path  # stored runs
+    results: Path  # stored runs, those that tuned too: all that another machine needs to go on
 
     def tuning(self) -> list[Job]:
         """A job for every arm and rate; none where there is nothing to choose or no budget."""
@@ -115,7 +115,7 @@ class Plan:
         )
         if kind == "tune":
             file, name = f"{arm}-{rate:g}", f"{arm} rate {rate:g}"
-            result = self.out / "tuning" / f"{file}.json"
+            result = self.results / "tuning" / f"{file}.json"
             return Job(name, content, self._workdir(f"tune-{file}"), result)
         file, name = f"{arm}-{seed}", f"{arm} seed {seed}"
         return Job(name, content, self._workdir(file), self.results / f"{file}.json")

@@ -29,21 +29,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wm_jax.models.dynamics import templates, tracking
+from wm_jax.models.dynamics import lessons, templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.models.dynamics.pixels import CONTRAST, background
 from wm_jax.models.dynamics.tracking import UNIT, Scene
+from wm_jax.nn.compute import over_time
 from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
-from wm_jax.nn.gradient import steady
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
 
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
-#: A slot's future is compared from where its speed is known this well: variance, 64ths a step.
-KNOWN = 0.01
 
 
 class GridSlots(nn.Module):
@@ -137,7 +135,7 @@ class GridSlots(nn.Module):
         return jnp.concatenate([cells, carry.place], 1)
 
     def step(self, carry, embedding, observed, told, key):
-        prior = self._predict(carry, told)
+        prior = self.predict(carry, told)
         carry = prior
         if embedding is not None:
             carry = self._correct(prior, self._read(embedding), observed)
@@ -157,7 +155,7 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
-            prior = module._predict(reset(carry, fresh, is_first), told)
+            prior = module.predict(reset(carry, fresh, is_first), told)
             if observed is None or module.is_initializing():
                 carry = module._correct(prior, seen, observed)
             else:
@@ -170,7 +168,7 @@ class GridSlots(nn.Module):
             return carry, (module.tokens(carry), module.tokens(prior))
 
         inputs = (self._read(embeddings), observed, told, is_first)
-        carry, (after, before) = _scan(body)(self, carry, inputs)
+        carry, (after, before) = over_time(body)(self, carry, inputs)
         return carry, Output(after, before, {})
 
     def teach(
@@ -209,15 +207,16 @@ class GridSlots(nn.Module):
         alone = self.clone(parent=None)
         frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
         slots: Any = alone.apply(*frozen, is_first, method="follow")
-        slots = slots._replace(look=self._look(slots.template)[0])
+        slots = slots._replace(look=self.look_at(slots.template)[0])
+        key = jax.random.key(0) if keys is None else keys[0]
         terms = {
-            "place": self._place_error(slots, told, is_first),
-            "whole": self._whole_error(slots, jax.random.key(0) if keys is None else keys[0]),
+            "place": lessons.place_error(self, slots, told, is_first),
+            "whole": lessons.whole_error(self, slots, key),
         }
         slots, *inputs = jax.tree.map(
             lambda x: x[painted], (slots, carry.stage, seen[0], observed, told, is_first)
         )
-        shown, imagined = self._stages(*inputs)
+        shown, imagined = lessons.stages(self, *inputs)
         tokens = self.tokens(slots._replace(stage=shown))
         return Output(tokens, self.tokens(slots._replace(stage=imagined)), terms)
 
@@ -234,32 +233,12 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             (_, pixels, ground), told, is_first = inputs
-            prior = module._predict(reset(carry, fresh, is_first), told, stage=False)
+            prior = module.predict(reset(carry, fresh, is_first), told, stage=False)
             carry = tracking.correct(prior, pixels, ground, module.cells, module.pull)
             carry = module._finish(carry)
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
 
-        return _scan(body)(self, carry, (seen, told, is_first))[1]
-
-    def _stages(self, start, cells, observed, told, is_first):
-        """The stage after each frame, all seen, and before it, where only the ``observed`` were."""
-        fresh, heard = self.initial(is_first.shape[0]).stage, self.stage.told_in(told)
-
-        def see(module, stage, inputs):
-            cells, heard, is_first = inputs
-            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
-            stage = module.stage.correct(prior, cells, None)
-            return stage, stage
-
-        def imagine(module, stage, inputs):
-            seen, observed, heard, is_first = inputs
-            prior = module.stage.predict(reset(stage, fresh, is_first), heard)
-            return reset(prior, seen, observed), prior
-
-        shown = _scan(see)(self, start, (cells, heard, is_first))[1]
-        if observed is None:
-            observed = jnp.ones_like(is_first)
-        return shown, _scan(imagine)(self, start, (shown, observed, heard, is_first))[1]
+        return over_time(body)(self, carry, (seen, told, is_first))[1]
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, and pixels and background in the tracker's units."""
@@ -270,7 +249,7 @@ class GridSlots(nn.Module):
         cells = nn.silu(self.stage_in(shown.reshape(*lead, shown.shape[-3], -1) - 0.5))
         return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
 
-    def _look(self, template: Float[Array, "*lead two_s"]):
+    def look_at(self, template: Float[Array, "*lead two_s"]):
         """The looks of the whole object, and how far its middle is from that of what is known."""
         coverage, known = templates.coverage_and_known(template)
         parts = templates.coarse(2 * coverage * known), templates.coarse(known)
@@ -280,22 +259,10 @@ class GridSlots(nn.Module):
 
     def _finish(self, scene: Scene) -> Scene:
         """Looks, and places of which not all was seen, after `tracking.correct`."""
-        look, shift = self._look(scene.template)
+        look, shift = self.look_at(scene.template)
         return scene._replace(look=look, place=scene.place + shift, middle=scene.middle + shift)
 
-    def _whole_error(self, slots: Scene, key: jax.Array) -> Float[Array, "b t"]:
-        """Hides a part of every slot that was seen whole; its looks and its middle should stay."""
-        template = slots.template.reshape(-1, *slots.template.shape[2:])
-        part, target = templates.hide(template, key, self.cells)
-        left = templates.coarse(templates.coverage_and_known(part)[0]).sum(-1) > 1
-        seen = templates.whole(*templates.coverage_and_known(template))[..., 0] > 0.95
-        look, shift = self._look(part)
-        off = 8 * jnp.sqrt(jnp.square(shift - target).sum(-1) + 1e-6)
-        unlike = jnp.square(look - jax.lax.stop_gradient(self._look(template)[0])).mean(-1)
-        error = ((off + unlike) * left * seen).reshape(slots.present.shape[:-1])
-        return (error * (slots.present[..., 0] > 0.8)).sum(-1)
-
-    def _bodies(self, scene: Scene) -> Bodies:
+    def bodies(self, scene: Scene) -> Bodies:
         support, sharp, log_mass = jnp.split(
             self.outline(scene.look), [self.directions, self.directions + 1], -1
         )
@@ -306,7 +273,7 @@ class GridSlots(nn.Module):
             present=scene.present,
         )
 
-    def _predict(
+    def predict(
         self,
         scene: Scene,
         told: Float[Array, "b t"],
@@ -315,7 +282,7 @@ class GridSlots(nn.Module):
         bodies: Bodies | None = None,
     ) -> Scene:
         """Straight on. Without ``stage`` or ``past`` that field stays what it is."""
-        bodies = bodies or self._bodies(scene)
+        bodies = bodies or self.bodies(scene)
         news = self.told_in(jnp.concatenate([told, scene.told], -1))
         push = shift = jnp.zeros_like(scene.speed)
         recent = scene.past
@@ -365,45 +332,6 @@ class GridSlots(nn.Module):
         scene = self._finish(scene._replace(stage=stage))
         return scene if observed is None else reset(prior, scene, observed)
 
-    def _place_error(self, slots: Scene, told, is_first) -> Float[Array, "b t"]:
-        batch, time = is_first.shape
-        starts = time - 1
-        trusted = (slots.present * slots.visible)[..., 0]
-        known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:6].max(-1) < KNOWN)
-        # A blow that the prediction missed shows a frame late: until then a speed looks known.
-        begun = trusted[:, :starts] * (known[:, :-1] & known[:, 1:])
-        stream = jnp.cumsum(is_first, 1)
-        begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
-        bodies = self._bodies(begin)
-
-        def ahead(module, moving, step):
-            at = jnp.arange(starts) + step
-            real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
-            at = jnp.minimum(at, time - 1)
-            hears = told[:, at].reshape(batch * starts, -1)
-            scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
-            scene = module._predict(scene, hears, stage=False, past=False, bodies=bodies)
-            off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
-            distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
-            moving = {name: getattr(scene, name) for name in moving}
-            return moving, (distance * trusted[:, at] * begun).sum(-1) * real
-
-        # What stays as it is does not travel through the scan.
-        moving = {name: getattr(begin, name) for name in ("place", "speed", "visible", "told")}
-        _, error = _scan(ahead, axis=0)(self, moving, jnp.arange(1, self.foresight + 1))
-        return jnp.pad(error.mean(0), ((0, 0), (0, 1)))
-
-
-def _scan(body, axis: int = 1):
-    """`flax.linen.scan` over time, weights shared by all steps."""
-    return nn.scan(
-        body,
-        variable_broadcast="params",
-        split_rngs={"params": False},
-        in_axes=axis,
-        out_axes=axis,
-    )
-
 
 def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):
     """Squares of ``by`` × ``by`` cells, (…, p / by², by², c)."""
@@ -411,8 +339,3 @@ def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: i
     rows, columns = cells[0] // by, cells[1] // by
     x = embeddings.reshape(*lead, rows, by, columns, by, channels)
     return jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, by * by, channels)
-
-
-def _steady(scene: Scene) -> Scene:
-    """Gradients of no more than 100 (of a loss per frame) go back to the step before."""
-    return jax.tree.map(lambda x: steady(x, 100.0), scene)

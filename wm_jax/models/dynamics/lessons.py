@@ -1,0 +1,98 @@
+"""What `GridSlots.teach` measures: three errors, none of which rewards hedging.
+
+All take the bound module (``dynamics``), whose prediction and reading they are about, and slots
+that `GridSlots.follow` found: fields (b, t, …) of a `Scene`, without a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wm_jax.models.dynamics import templates
+from wm_jax.models.dynamics.contract import reset
+from wm_jax.models.dynamics.tracking import Scene
+from wm_jax.nn.compute import over_time
+from wm_jax.nn.gradient import steady
+
+#: A slot's future is compared from where its speed is known this well: variance, 64ths a step.
+KNOWN = 0.01
+
+
+def stages(
+    dynamics: Any,
+    start: Float[Array, "b n d"],
+    cells: Float[Array, "b t n e"],
+    observed: Bool[Array, "b t"] | None,
+    told: Float[Array, "b t k"],
+    is_first: Bool[Array, "b t"],
+) -> tuple[Float[Array, "b t n d"], Float[Array, "b t n d"]]:
+    """The stage after each frame, all seen, and before it, where only the ``observed`` were."""
+    fresh, heard = dynamics.initial(is_first.shape[0]).stage, dynamics.stage.told_in(told)
+
+    def see(module, stage, inputs):
+        cells, heard, is_first = inputs
+        prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+        stage = module.stage.correct(prior, cells, None)
+        return stage, stage
+
+    def imagine(module, stage, inputs):
+        seen, observed, heard, is_first = inputs
+        prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+        return reset(prior, seen, observed), prior
+
+    shown = over_time(see)(dynamics, start, (cells, heard, is_first))[1]
+    if observed is None:
+        observed = jnp.ones_like(is_first)
+    return shown, over_time(imagine)(dynamics, start, (shown, observed, heard, is_first))[1]
+
+
+def whole_error(dynamics: Any, slots: Scene, key: jax.Array) -> Float[Array, "b t"]:
+    """Hides a part of every slot that was seen whole; its looks and its middle should stay. In
+    eighths of the frame, summed over slots."""
+    template = slots.template.reshape(-1, *slots.template.shape[2:])
+    part, target = templates.hide(template, key, dynamics.cells)
+    left = templates.coarse(templates.coverage_and_known(part)[0]).sum(-1) > 1
+    seen = templates.whole(*templates.coverage_and_known(template))[..., 0] > 0.95
+    look, shift = dynamics.look_at(part)
+    off = 8 * jnp.sqrt(jnp.square(shift - target).sum(-1) + 1e-6)
+    unlike = jnp.square(look - jax.lax.stop_gradient(dynamics.look_at(template)[0])).mean(-1)
+    error = ((off + unlike) * left * seen).reshape(slots.present.shape[:-1])
+    return (error * (slots.present[..., 0] > 0.8)).sum(-1)
+
+
+def place_error(
+    dynamics: Any, slots: Scene, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
+) -> Float[Array, "b t"]:
+    """From every frame ``dynamics.foresight`` steps are imagined: the mean distance of slots from
+    where the frames then show them, in eighths of the frame, over steps and summed over slots."""
+    batch, time = is_first.shape
+    starts = time - 1
+    trusted = (slots.present * slots.visible)[..., 0]
+    known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:6].max(-1) < KNOWN)
+    # A blow that the prediction missed shows a frame late: until then a speed looks known.
+    begun = trusted[:, :starts] * (known[:, :-1] & known[:, 1:])
+    stream = jnp.cumsum(is_first, 1)
+    begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
+    bodies = dynamics.bodies(begin)
+
+    def ahead(module, moving, step):
+        at = jnp.arange(starts) + step
+        real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
+        at = jnp.minimum(at, time - 1)
+        hears = told[:, at].reshape(batch * starts, -1)
+        scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
+        scene = module.predict(scene, hears, stage=False, past=False, bodies=bodies)
+        off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
+        distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
+        moving = {name: getattr(scene, name) for name in moving}
+        return moving, (distance * trusted[:, at] * begun).sum(-1) * real
+
+    # What stays as it is does not travel through the scan.
+    moving = {name: getattr(begin, name) for name in ("place", "speed", "visible", "told")}
+    steps = jnp.arange(1, dynamics.foresight + 1)
+    _, error = over_time(ahead, 0, 0)(dynamics, moving, steps)
+    return jnp.pad(error.mean(0), ((0, 0), (0, 1)))
