@@ -120,6 +120,23 @@ def test_the_verb_writes_both_files_and_prints_the_table(copy_last_run, tmp_path
     assert again["rows"] == result["rows"], "the same clips give the same numbers"
 
 
+@pytest.mark.parametrize("suites", ["temporal", "pixel,temporal"])
+def test_suites_share_a_page(copy_last_run, tmp_path, capsys, suites):
+    options = ["--workdir", str(tmp_path), "--episodes", "2", "--horizon", "6"]
+    options += ["--suite", suites, "--long-horizon", "40"]
+    assert cli.main(options) == 0
+    for suite in suites.split(","):
+        result = json.loads((tmp_path / "evaluation" / f"{suite}.json").read_text())
+        assert {row["suite"] for row in result["rows"]} == {suite}
+        assert len(result["protocol"]["digest"]) == 16
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "temporal suite" in page and page.count("<h1>") == 1
+    assert "half-life" in capsys.readouterr().out
+    assert cli.main([*options, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "rows" in (told if suites == "temporal" else told["temporal"])
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [

@@ -8,12 +8,13 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from wm_jax.errors import UserError
 
-SUITES = ("pixel",)
+SUITES = ("pixel", "temporal")
 
 
 def main(argv: list[str]) -> int:
@@ -22,22 +23,23 @@ def main(argv: list[str]) -> int:
     unknown = [name for name in args.suite.split(",") if name not in SUITES]
     if unknown:
         raise UserError(f"there is no suite '{unknown[0]}'; there are: {', '.join(SUITES)}.")
-    if args.episodes < 1 or args.horizon < 1:
-        raise UserError("--episodes and --horizon must be at least 1.")
-    report, result = evaluate(args, command=shlex.join(["wm-jax", "evaluate", *argv]))
+    if min(args.episodes, args.horizon, args.long_horizon) < 1:
+        raise UserError("--episodes, --horizon and --long-horizon must be at least 1.")
+    asked = [name for name in SUITES if name in args.suite.split(",")]
+    results, page, told = evaluate(args, asked, shlex.join(["wm-jax", "evaluate", *argv]))
     out = args.out or args.workdir
-    scores, page = out / "evaluation" / "pixel.json", out / "report" / "index.html"
-    from wm_jax.evaluation.report import render
-    from wm_jax.evaluation.summary import calibration_line, terminal_table
-
-    _write(scores, to_text(result))
-    _write(page, render(report))
+    written = {name: out / "evaluation" / f"{name}.json" for name in results}
+    for name, path in written.items():
+        _write(path, to_text(results[name]))
+    where = out / "report" / "index.html"
+    _write(where, page)
     if args.json:
-        print(json.dumps(result, allow_nan=False))
+        both = results if len(results) > 1 else results[asked[0]]
+        print(json.dumps(both, allow_nan=False))
     else:
-        print(terminal_table(report))
-        print(calibration_line(report))
-        print(f"scores: {scores}\nreport: {page}")
+        print("\n".join(told))
+        print("scores: " + ", ".join(str(path) for path in written.values()))
+        print(f"report: {where}")
     return 0
 
 
@@ -45,26 +47,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wm-jax evaluate",
         description="Score a run on held-out episodes, beside every baseline, and write a report.",
-        epilog="example: wm-jax evaluate --workdir runs/a --beside runs/rssm",
+        epilog="example: wm-jax evaluate --workdir runs/a --suite pixel,temporal --beside runs/b",
     )
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="the run's folder")
-    add("--suite", default="pixel", help="which suites, by commas (pixel)")
+    add(
+        "--suite",
+        default="pixel",
+        help="which suites, by commas: pixel, temporal (default %(default)s)",
+    )
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")
     add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
+    add("--long-horizon", type=int, default=480, help="of the temporal suite's coherence "
+        "(default %(default)s)")  # fmt: skip
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add("--out", type=Path, help="folder for evaluation/ and report/ (default: the workdir)")
     add("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-def evaluate(args: argparse.Namespace, command: str) -> tuple[Any, dict[str, Any]]:
-    """Scores the runs that ``args`` names: the `Report`, and what is written as JSON."""
+def evaluate(
+    args: argparse.Namespace, asked: list[str], command: str
+) -> tuple[dict[str, Any], str, list[str]]:
+    """Scores the runs that ``args`` names by the suites ``asked``: what is written as JSON, the
+    page, and what is said on the terminal."""
     # Imported here so that --help answers without them.
-    from wm_jax.evaluation.judge import judge, restore
+    from wm_jax.evaluation import report, summary, temporal_page
+    from wm_jax.evaluation.judge import judge, judge_temporal, restore
     from wm_jax.evaluation.protocol import Protocol
+    from wm_jax.evaluation.temporal import TemporalProtocol
     from wm_jax.evaluation.twins_world import open_world
 
     runs = restore([args.workdir, *args.beside])
@@ -72,14 +85,29 @@ def evaluate(args: argparse.Namespace, command: str) -> tuple[Any, dict[str, Any
     told = {modality for run in runs.values() for modality in run.config.data.conditions}
     directory = str(args.data or config.data.directory)
     world = open_world(directory, config.model.resolution, tuple(sorted(told)))
-    protocol = Protocol(
-        world=world.name,
-        split=args.split,
-        resolution=world.resolution,
-        episodes=args.episodes,
-        horizon=args.horizon,
-    )
-    return judge(runs, world, protocol, command)
+    about = {
+        "world": world.name,
+        "split": args.split,
+        "resolution": world.resolution,
+        "episodes": args.episodes,
+        "horizon": args.horizon,
+    }
+    results: dict[str, Any] = {}
+    sections, said, pixel = [], [], None
+    if "pixel" in asked:
+        pixel, results["pixel"] = judge(runs, world, Protocol(**about), command)
+        said += [summary.terminal_table(pixel), summary.calibration_line(pixel)]
+    if "temporal" in asked:
+        temporal, results["temporal"] = judge_temporal(
+            runs, world, TemporalProtocol(**about, long_horizon=args.long_horizon), command
+        )
+        sections.append(temporal_page.section(temporal))
+        said.append(temporal_page.terminal_table(temporal))
+    if pixel is not None:
+        return results, report.render(pixel, sections), said
+    title = f"{next(iter(runs))} on {world.name}"
+    parts = [f"<h1>{escape(title)}</h1>", *sections, f"<pre>{escape(command)}</pre>"]
+    return results, report.page(title, parts), said
 
 
 def to_text(result: dict[str, Any]) -> str:

@@ -13,10 +13,12 @@ import numpy as np
 from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
-from wm_jax.evaluation import calibration, suite
+from wm_jax.evaluation import calibration, suite, temporal
 from wm_jax.evaluation.protocol import Protocol, split_hash
 from wm_jax.evaluation.suite import Scores, Subject
 from wm_jax.evaluation.summary import Film, Report
+from wm_jax.evaluation.temporal import TemporalProtocol
+from wm_jax.evaluation.temporal_page import TemporalReport
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
 from wm_jax.progress import Progress
@@ -73,13 +75,7 @@ def judge(
     first, config = tested[0], runs[tested[0].name].config
     rows = suite.table(scores, protocol, config.seed, list(runs)) + calibrated
     about = {
-        name: {
-            "workdir": str(run.workdir),
-            "backbone": run.config.model.name,
-            "parameters": run.parameters,
-            "updates": run.updates,
-            "samples": subject.samples,
-        }
+        name: _about(run, subject.samples)
         for (name, run), subject in zip(runs.items(), tested, strict=True)
     }
     result = {
@@ -92,6 +88,72 @@ def judge(
     films = _films(first, clips, errors[first.name])
     report = Report(rows, protocol, list(runs), films, holds, about, command, config.to_dict())
     return report, result
+
+
+def judge_temporal(
+    runs: dict[str, Run], world: World, protocol: TemporalProtocol, command: str
+) -> tuple[TemporalReport, dict[str, Any]]:
+    """The temporal suite: what its section of the page is made of, and the result as JSON."""
+    longest = world.longest_hidden(protocol.visible_share)
+    protocol = dataclasses.replace(protocol, longest_hidden=longest)
+    short = world.clips(
+        protocol.split, protocol.length, protocol.starts, protocol.episodes, covered=True
+    )
+    episodes = min(protocol.episodes, protocol.long_episodes)
+    long = world.clips(protocol.split, protocol.long_length, protocol.long_starts, episodes)
+    protocol = dataclasses.replace(protocol, split_hash=split_hash(short.frames))
+    extended = dataclasses.replace(protocol, horizon=protocol.long_horizon)
+    instrument = Instrument(world.palette, world.resolution)
+
+    def subjects(rules: TemporalProtocol, clips: Clips) -> list[Subject]:
+        tested = [suite.model_subject(n, r.model, r.params, rules) for n, r in runs.items()]
+        tested = [suite.with_samples(subject, clips, rules) for subject in tested]
+        return [*tested, *suite.baselines(world, instrument, rules), temporal.truth(rules.context)]
+
+    lasting, ahead = subjects(protocol, short), subjects(extended, long)
+    shorts: dict[str, temporal.Short] = {}
+    longs: dict[str, temporal.Long] = {}
+    each, whole = len(short.frames) * protocol.horizon, len(long.frames) * protocol.long_horizon
+    with Progress(len(ahead) * (each + whole), "temporal", "frames") as progress:
+        before = 0
+        for first, second in zip(lasting, ahead, strict=True):
+
+            def done(frames: int, before: int = 0, name: str = first.name) -> None:
+                progress.update(before + frames, model=name)
+
+            def short_done(clips: int, before: int = before) -> None:
+                done(clips * protocol.horizon, before)
+
+            def long_done(clips: int, before: int = before + each) -> None:
+                done(clips * protocol.long_horizon, before)
+
+            shorts[first.name] = temporal.measure_short(
+                first, short, world, protocol, instrument, short_done
+            )
+            longs[first.name] = temporal.measure_long(second, long, protocol, instrument, long_done)
+            before += each + whole
+    config = runs[ahead[0].name].config
+    rows = temporal.table(shorts, longs, protocol, config.seed, list(runs))
+    result = {
+        "protocol": protocol.to_dict(),
+        "models": {
+            name: _about(run, subject.samples)
+            for (name, run), subject in zip(runs.items(), lasting, strict=False)
+        },
+        "command": command,
+        "rows": rows,
+    }
+    return TemporalReport(rows, protocol, list(runs), shorts, longs, ahead[0], long), result
+
+
+def _about(run: Run, samples: int) -> dict[str, Any]:
+    return {
+        "workdir": str(run.workdir),
+        "backbone": run.config.model.name,
+        "parameters": run.parameters,
+        "updates": run.updates,
+        "samples": samples,
+    }
 
 
 def _measure(

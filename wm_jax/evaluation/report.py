@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -40,8 +40,8 @@ TITLES: dict[str, tuple[str, tuple[float | None, float | None]]] = {
 TABLED = ("position_error", "psnr", "ssim", "matched_share", "position_error_touched")
 
 
-def render(report: Report) -> str:
-    """The page."""
+def render(report: Report, sections: Sequence[str] = ()) -> str:
+    """The page; ``sections`` are what other suites have to show."""
     protocol = report.protocol
     verdict = "verdict" if report.holds else "verdict failed"
     parts = [
@@ -54,17 +54,22 @@ def render(report: Report) -> str:
         _charts(report),
         _tables(report),
         _differences(report),
+        *sections,
         "<h2>How this was made</h2>",
         f"<pre>{escape(report.command)}</pre>",
         _fold("Protocol", {**protocol.to_dict()}),
         _fold("Config of the run", report.config),
     ]
+    return page(f"{report.tested[0]} on {protocol.world}", parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """One file that opens from disk, of HTML ``parts``."""
     body = "\n".join(parts)
-    title = escape(f"{report.tested[0]} on {protocol.world}")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ def make_rows(
     control: str | None = None,
     seed: int | None = None,
     first_step: int = 1,
+    steps: Sequence[int] | None = None,
 ) -> list[Row]:
-    """One row a step, from ``first_step`` on; 0 is for what has no horizon.
+    """One row a step, from ``first_step`` on, or those of ``steps``; 0 is for what has no horizon.
 
     ``control`` names what the value is a paired difference from, or what was done to the input.
     ``n`` counts episodes. Numbers that do not exist are None.
@@ -32,6 +34,7 @@ def make_rows(
     def number(value: float) -> float | None:
         return None if np.isnan(value) else round(float(value), 6)
 
+    numbers = range(first_step, first_step + len(estimate.value)) if steps is None else steps
     return [
         {
             "suite": protocol.suite,
@@ -48,5 +51,5 @@ def make_rows(
             "seed": seed,
             "intervention": None,
         }
-        for step, (value, low, high, n) in enumerate(zip(*estimate, strict=True), first_step)
+        for step, (value, low, high, n) in zip(numbers, zip(*estimate, strict=True), strict=True)
     ]

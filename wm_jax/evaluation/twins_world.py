@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from data_pipelines import window
 from data_pipelines.twins import open_source, project, render, start
-from data_pipelines.twins.render import PALETTE
+from data_pipelines.twins.render import OCCLUDER_LABEL, PALETTE
 from data_pipelines.twins.source import read_plan
 from data_pipelines.twins.world import ARENA, MAX_OBJECTS
 from wm_jax.errors import UserError
@@ -63,10 +63,18 @@ class TwinsWorld:
     conditions: tuple[str, ...] = ()
     palette: np.ndarray = dataclasses.field(default_factory=lambda: PALETTE, repr=False)
 
-    def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
+    def clips(
+        self,
+        split: str,
+        length: int,
+        starts: tuple[int, ...],
+        episodes: int,
+        covered: bool = False,
+    ) -> Clips:
         """Windows of the factual episodes of a split. Raises `UserError` if there are none, if they
         are too short, or of another resolution."""
         names = tuple(f"truth/{name}" for name in TRUTH)
+        names += ("truth/segmentation",) if covered else ()
         told = tuple({*self.conditions, "camera", "light", "actions"})
         source = self.source(split, ("group", "branch", "is_first", "frames", *told, *names))
         cuts: list[dict[str, np.ndarray]] = []
@@ -81,7 +89,7 @@ class TwinsWorld:
             self._check(episode, length, split)
             for first in starts:
                 if first + length <= len(episode["frames"]):
-                    cuts.append(self._cut(episode, first, length))
+                    cuts.append(self._cut(episode, first, length, covered))
                     unit.append(units)
             units += 1
         if not cuts:
@@ -94,15 +102,20 @@ class TwinsWorld:
         if frames < length:
             raise UserError(
                 f"an episode of the split '{split}' has {frames} frames and a clip takes {length} "
-                "(context and horizon); ask for a shorter --horizon."
+                "(context and horizon); ask for a shorter --horizon, or --long-horizon of the "
+                "temporal suite."
             )
 
-    def _cut(self, episode: Episode, first: int, length: int) -> dict[str, np.ndarray]:
+    def _cut(
+        self, episode: Episode, first: int, length: int, covered: bool
+    ) -> dict[str, np.ndarray]:
         arrays = window.cut(window.trim(episode, self.conditions), first, length)
         part = slice(first, first + length)
         for name in ("visible_fraction", "centroid", "contact", "hue", "shape", "present"):
             arrays[f"truth/{name}"] = np.asarray(episode[f"truth/{name}"][part])
         arrays["scenes"] = scenes_of(episode)[part]
+        if covered:
+            arrays["covered"] = _covered(np.asarray(episode["truth/segmentation"][part]))
         arrays["hand_actions"] = np.asarray(episode["actions"][part], np.float32)
         return arrays
 
@@ -114,6 +127,18 @@ class TwinsWorld:
             raise UserError(f"the training split of {self.name} is empty; build it anew.")
         means = [np.asarray(source[i]["frames"][::8], np.float32).mean(0) for i in range(count)]
         return np.asarray(np.round(np.mean(means, axis=0)), np.uint8)
+
+    def longest_hidden(self, share: float) -> int:
+        """Over the training split: frames between two in which this share of an object is seen."""
+        source = self.source("train", ("truth/present", "truth/visible_fraction"))
+        longest = 0
+        for index in range(len(source)):
+            episode = source[index]
+            seen = episode["truth/present"] & (episode["truth/visible_fraction"] >= share)
+            for slot in range(seen.shape[1]):
+                shown = np.flatnonzero(seen[:, slot])
+                longest = max(longest, int(np.diff(shown).max(initial=1)) - 1)
+        return longest
 
     def get(self, scenes: Float32[np.ndarray, "*lead k"], field: str) -> np.ndarray:
         """A field of some scenes."""
@@ -235,7 +260,20 @@ def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
         truth,
         arrays["scenes"],
         arrays["hand_actions"],
+        arrays.get("covered"),
     )
+
+
+def _covered(labels: UInt8[np.ndarray, "t h w"]) -> Bool[np.ndarray, "t h w"]:
+    """Where an object or the hand is, or beside: their edges cover less than half of a pixel."""
+    own = (labels > 0) & (labels != OCCLUDER_LABEL)
+    wide = own.copy()
+    wide[:, 1:] |= own[:, :-1]
+    wide[:, :-1] |= own[:, 1:]
+    out = wide.copy()
+    out[:, :, 1:] |= wide[:, :, :-1]
+    out[:, :, :-1] |= wide[:, :, 1:]
+    return out
 
 
 def open_world(directory: str, resolution: int, conditions: tuple[str, ...]) -> TwinsWorld:

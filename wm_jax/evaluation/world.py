@@ -37,6 +37,7 @@ class Clips(NamedTuple):
     unit:   the episode (or group of twins) that a clip is cut from: the unit of the bootstrap
     scenes: true scenes, for the baselines that are told things
     actions: of the hand, for them too (``conditions`` hold only what the model is told)
+    covered: pixels with an object or the hand on them or beside them, where that was asked for
     """
 
     frames: UInt8[np.ndarray, "r t h w 3"]
@@ -45,6 +46,7 @@ class Clips(NamedTuple):
     truth: Truth
     scenes: Float32[np.ndarray, "r t k"]
     actions: Float32[np.ndarray, "r t a"]
+    covered: Bool[np.ndarray, "r t h w"] | None = None
 
 
 class Drawn(NamedTuple):
@@ -70,8 +72,19 @@ class World(Protocol):
         """Linear RGB of each hue, as the `Instrument` wants it."""
         ...
 
-    def clips(self, split: str, length: int, starts: tuple[int, ...], episodes: int) -> Clips:
+    def clips(
+        self,
+        split: str,
+        length: int,
+        starts: tuple[int, ...],
+        episodes: int,
+        covered: bool = False,
+    ) -> Clips:
         """Windows of ``length`` frames at ``starts`` of the first ``episodes`` test episodes."""
+        ...
+
+    def longest_hidden(self, share: float) -> int:
+        """For how many frames the training split shows less than ``share`` of anything, at most."""
         ...
 
     def mean_image(self) -> UInt8[np.ndarray, "h w 3"]:
