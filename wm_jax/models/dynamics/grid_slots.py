@@ -136,10 +136,12 @@ class GridSlots(nn.Module):
 
     def step(self, carry, embedding, observed, told, key):
         prior = self.predict(carry, told)
-        carry = prior
-        if embedding is not None:
-            carry = self._correct(prior, self._read(embedding), observed)
-        return carry, Output(self.tokens(carry), self.tokens(prior), {})
+        unseen = self._at_rest(prior, carry)
+        if embedding is None:
+            tokens = self.tokens(unseen)
+            return unseen, Output(tokens, tokens, {})
+        carry = self._correct(prior, unseen, self._read(embedding), observed)
+        return carry, Output(self.tokens(carry), self.tokens(unseen), {})
 
     def scan(
         self,
@@ -155,17 +157,19 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
-            prior = module.predict(reset(carry, fresh, is_first), told)
+            carry = reset(carry, fresh, is_first)
+            prior = module.predict(carry, told)
+            unseen = module._at_rest(prior, carry)
             if observed is None or module.is_initializing():
-                carry = module._correct(prior, seen, observed)
+                carry = module._correct(prior, unseen, seen, observed)
             else:
                 carry = nn.cond(
                     observed.any(),
-                    lambda module: module._correct(prior, seen, observed),
-                    lambda module: prior,
+                    lambda module: module._correct(prior, unseen, seen, observed),
+                    lambda module: unseen,
                     module,
                 )
-            return carry, (module.tokens(carry), module.tokens(prior))
+            return carry, (module.tokens(carry), module.tokens(unseen))
 
         inputs = (self._read(embeddings), observed, told, is_first)
         carry, (after, before) = over_time(body)(self, carry, inputs)
@@ -325,12 +329,20 @@ class GridSlots(nn.Module):
         push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
         return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
 
-    def _correct(self, prior: Scene, seen, observed: Bool[Array, " b"] | None) -> Scene:
+    def _at_rest(self, prior: Scene, before: Scene) -> Scene:
+        """What is imagined: a stage that nothing told can have changed stays as it was, to the last
+        bit. Predicted a hundred times over, the smallest error of a network dissolves it."""
+        changed = (prior.told != before.told).any(-1)
+        return prior._replace(stage=reset(prior.stage, before.stage, ~changed))
+
+    def _correct(
+        self, prior: Scene, unseen: Scene, seen, observed: Bool[Array, " b"] | None
+    ) -> Scene:
         cells, pixels, ground = seen
         scene = tracking.correct(prior, pixels, ground, self.cells, self.pull)
         stage = self.stage.correct(prior.stage, cells, None)
         scene = self._finish(scene._replace(stage=stage))
-        return scene if observed is None else reset(prior, scene, observed)
+        return scene if observed is None else reset(unseen, scene, observed)
 
 
 def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):

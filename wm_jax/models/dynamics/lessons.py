@@ -30,7 +30,8 @@ def stages(
     told: Float[Array, "b t k"],
     is_first: Bool[Array, "b t"],
 ) -> tuple[Float[Array, "b t n d"], Float[Array, "b t n d"]]:
-    """The stage after each frame, all seen, and before it, where only the ``observed`` were."""
+    """The stage after each frame, all seen, and before it, where only the ``observed`` were; there
+    it is as it is when imagined (`GridSlots._at_rest`)."""
     fresh, heard = dynamics.initial(is_first.shape[0]).stage, dynamics.stage.told_in(told)
 
     def see(module, stage, inputs):
@@ -40,14 +41,22 @@ def stages(
         return stage, stage
 
     def imagine(module, stage, inputs):
-        seen, observed, heard, is_first = inputs
-        prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+        seen, observed, heard, changed, is_first = inputs
+        stage = reset(stage, fresh, is_first)
+        prior = reset(stage, module.stage.predict(stage, heard), changed)
         return reset(prior, seen, observed), prior
 
     shown = over_time(see)(dynamics, start, (cells, heard, is_first))[1]
     if observed is None:
         observed = jnp.ones_like(is_first)
-    return shown, over_time(imagine)(dynamics, start, (shown, observed, heard, is_first))[1]
+    inputs = shown, observed, heard, _changed(told, is_first), is_first
+    return shown, over_time(imagine)(dynamics, start, inputs)[1]
+
+
+def _changed(told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
+    """Where something else is told than a step before. Before a stream nothing was."""
+    before = jnp.pad(told[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    return (told != jnp.where(is_first[..., None], 0, before)).any(-1)
 
 
 def whole_error(dynamics: Any, slots: Scene, key: jax.Array) -> Float[Array, "b t"]:
