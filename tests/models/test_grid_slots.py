@@ -93,6 +93,23 @@ def test_imagination_keeps_presence_colour_and_looks(model, params, encode):
         np.testing.assert_array_equal(getattr(state.carry, name), getattr(later.carry, name))
 
 
+def test_an_imagined_stage_stays_to_the_last_bit_until_something_else_is_told():
+    module = GridSlots((SIZE, SIZE), slots=2, width=8, hidden=8, told_size=3)
+    told = jnp.zeros((2, 3))
+    carry = module.initial(2)
+    variables = random_variables(module, carry, None, None, told, None, method="step")
+    start = carry._replace(stage=jax.random.normal(jax.random.key(1), carry.stage.shape), told=told)
+    step = quick_jit(lambda carry, told: module.apply(variables, carry, None, None, told, None,
+                                                      method="step")[0])  # fmt: skip
+    later = start
+    for _ in range(3):
+        later = step(later, told)
+    np.testing.assert_array_equal(later.stage, start.stage)
+    moved = step(later, told.at[1].set(1.0)).stage
+    np.testing.assert_array_equal(moved[0], start.stage[0])
+    assert jnp.abs(moved[1] - start.stage[1]).max() > 1e-3
+
+
 def test_a_hidden_object_moves_on_behind_the_bar(params, encode):
     """Its slot is neither lost nor stopped by frames that don't show it."""
     frames = clip(bar=(18, 32))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.nn.contact import Bodies, collide, directions, rebound
+from wm_jax.nn.contact import Bodies, collide, convex, directions, rebound
 
 K = 72
 WALLS = jnp.array([1.0, 1.0, 0.0, 0.0])
@@ -114,3 +114,20 @@ def test_outlines_learn_from_places_whether_or_not_they_touch():
     for apart, still in ((0.16, False), (0.1915, False), (0.9, True)):
         slope = jax.grad(error)(0.07, apart)
         assert np.isfinite(slope) and (abs(slope) < 1e-9) == still
+
+
+def test_a_convex_outline_stays_as_it_is():
+    triangle = (directions(3) * 0.1 @ directions(K).T).max(0)
+    for outline in (disc(0.1), box(0.1), triangle):
+        np.testing.assert_allclose(convex(jnp.asarray(outline)), outline, atol=1e-6)
+
+
+def test_a_direction_that_claims_too_much_reaches_where_its_neighbours_meet():
+    spiked = disc(0.1)
+    spiked[7] = 0.3
+    outline = convex(jnp.asarray(spiked))
+    corner = 0.1 / np.cos(2 * np.pi / K)
+    np.testing.assert_allclose(outline[7], corner, rtol=1e-5)
+    np.testing.assert_allclose(np.delete(outline, 7), 0.1, atol=1e-6)
+    gradient = jax.grad(lambda h: convex(h)[7])(jnp.asarray(spiked))
+    assert gradient[6] > 0 and gradient[8] > 0, "which no contact along it would have"
