@@ -84,7 +84,8 @@ class GridSlots(nn.Module):
         self.told_in = Dense(16)
         self.looks = MLP((64, self.look))
         self.rest = MLP((128, 64, 2), gain=0.01)
-        self.outline = MLP((64, self.directions + 2))
+        # Near a disc at first: a direction that reaches too far from the start is never heard.
+        self.outline = MLP((64, self.directions + 2), gain=0.1)
         self.free = MLP((64, 64, 6), gain=0.01)
         self.view = Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)
         self.tint = MLP((16, self.channels), gain=0.01)
