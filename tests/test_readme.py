@@ -18,7 +18,7 @@ SHORT = {
     "wm-jax data inspect": "",
     "wm-jax train": "--config.train.minutes=0 --config.train.steps=2 --config.optim.warmup=1 "
     "--config.train.batch_size=2 --config.train.clip_every=0",
-    "wm-jax evaluate": "--episodes 2 --horizon 3",
+    "wm-jax evaluate": "--episodes 2 --horizon 3 --long-horizon 40",
     "wm-jax export": "",
     "wm-jax reproduce": "--dry-run",
 }
