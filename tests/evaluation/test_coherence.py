@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wm_jax.evaluation.coherence import KINDS, first_violations
-from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.survival import estimates, half_life, survival
 from wm_jax.evaluation.tracker import Tracks
 from wm_jax.evaluation.world import Truth
@@ -40,7 +40,7 @@ def rollout(clips=1):
 
 
 def violation(tracks, truth, longest=10):
-    found = first_violations(tracks, truth, longest, Protocol())
+    found = first_violations(tracks, truth, TemporalProtocol(longest_hidden=longest))
     kind = int(found.kind[0])
     return (int(found.step[0]), KINDS[kind] if kind >= 0 else None)
 
@@ -86,7 +86,10 @@ def test_another_shape_for_three_frames_in_full_sight_is_swapped():
     tracks.mass[0, 52, 1] = 10  # half hidden: not asked, and does not break the run
     tracks.shape[0, 53, 1] = 2
     assert violation(tracks, truth) == (54, "swapped")
-    assert first_violations(tracks, truth, 10, Protocol(resolution=32)).kind[0] == -1
+    assert (
+        first_violations(tracks, truth, TemporalProtocol(resolution=32, longest_hidden=10)).kind[0]
+        == -1
+    )
 
 
 def test_a_picture_that_freezes_is_astray_when_it_freezes_and_a_frozen_one_at_once():

@@ -7,12 +7,12 @@ import pytest
 
 from wm_jax.evaluation.flicker import flicker
 from wm_jax.evaluation.permanence import KINDS, hidden_events, score_events
-from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.tracker import Tracks
 from wm_jax.evaluation.world import Truth
 
 CONTEXT, STEPS = 6, 30
-PROTOCOL = Protocol(context=CONTEXT, horizon=STEPS)
+PROTOCOL = TemporalProtocol(context=CONTEXT, horizon=STEPS)
 
 
 def clip(visible, touching=()):
@@ -30,7 +30,7 @@ def clip(visible, touching=()):
 
 
 def events(*args, **kwargs):
-    found = hidden_events(clip(*args, **kwargs), CONTEXT, PROTOCOL)
+    found = hidden_events(clip(*args, **kwargs), PROTOCOL)
     return [
         (int(back), int(hidden), KINDS[kind])
         for back, hidden, kind in zip(found.back, found.hidden, found.kind, strict=True)
@@ -70,7 +70,7 @@ def test_only_frames_out_of_sight_count():
 )
 def test_scores_of_an_event(shift, late, hue, expected):
     truth = clip({(10, 20): 0})
-    found = hidden_events(truth, CONTEXT, PROTOCOL)
+    found = hidden_events(truth, PROTOCOL)
     ahead = Truth(*(field[:, CONTEXT:] for field in truth))
     present = np.zeros((1, STEPS, 4), bool)
     present[0, 14 + late :, hue] = True
@@ -88,7 +88,7 @@ def test_scores_of_an_event(shift, late, hue, expected):
 
 def test_no_events_are_no_error():
     truth = clip({})
-    found = hidden_events(truth, CONTEXT, PROTOCOL)
+    found = hidden_events(truth, PROTOCOL)
     empty = np.zeros((1, STEPS, 4), np.int64)
     tracks = Tracks(empty > 0, np.zeros((1, STEPS, 4, 2)), empty, empty, empty)
     scores = score_events(tracks, truth, np.ones((1, 1)), found, PROTOCOL)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from wm_jax.evaluation import suite, temporal, temporal_page
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.summary import find
-from wm_jax.evaluation.temporal import METRICS, TemporalProtocol
+from wm_jax.evaluation.temporal import METRICS
 from wm_jax.models.baselines import CopyLast
 
 
@@ -17,7 +18,7 @@ from wm_jax.models.baselines import CopyLast
 def rules(world):
     return TemporalProtocol(
         world=world.name, resolution=32, episodes=5, starts=(0, 40), context=12, horizon=40,
-        long_horizon=80, longest_hidden=world.longest_hidden(0.5), resamples=50,
+        long_horizon=80, longest_hidden=world.longest_hidden(0.5),
     )  # fmt: skip
 
 

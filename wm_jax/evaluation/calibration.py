@@ -38,7 +38,7 @@ def calibrate(
             metric=name,
             unit=unit,
             control=control,
-            first_step=0,
+            steps=[0],
         )
         out.extend(row)
 

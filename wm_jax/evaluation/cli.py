@@ -51,17 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="the run's folder")
-    add(
-        "--suite",
-        default="pixel",
-        help="which suites, by commas: pixel, temporal (default %(default)s)",
-    )
+    add("--suite", default="pixel", help="pixel, temporal or both by commas (default %(default)s)")
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")
     add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
-    add("--long-horizon", type=int, default=480, help="of the temporal suite's coherence "
-        "(default %(default)s)")  # fmt: skip
+    add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add("--out", type=Path, help="folder for evaluation/ and report/ (default: the workdir)")
     add("--json", action="store_true", help="print the result as JSON")
@@ -76,8 +71,7 @@ def evaluate(
     # Imported here so that --help answers without them.
     from wm_jax.evaluation import report, summary, temporal_page
     from wm_jax.evaluation.judge import judge, judge_temporal, restore
-    from wm_jax.evaluation.protocol import Protocol
-    from wm_jax.evaluation.temporal import TemporalProtocol
+    from wm_jax.evaluation.protocol import Protocol, TemporalProtocol
     from wm_jax.evaluation.twins_world import open_world
 
     runs = restore([args.workdir, *args.beside])

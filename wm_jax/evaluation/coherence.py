@@ -4,10 +4,10 @@ Nothing here compares places with the truth, which is chaotic: only which object
 fast they move. The first violation ends a rollout (`wm_jax.evaluation.survival`):
 
   lost     a hue of the scene is unseen for longer than anything is hidden in training
-  doubled  a hue that the scene has not, or a further blob of one that it has, for `LASTING` frames
+  doubled  a hue that the scene has not, or a further blob of one that it has, for `lasting` frames
   swapped  two hues that trade places from one frame to the next; or an object in full sight that
-           has another shape for `LASTING` frames in which its shape is asked
-  astray   over `PACE` frames the mean speed is not within `PACES` of the truth's: a frozen picture
+           has another shape for `lasting` frames in which its shape is asked
+  astray   over `pace` frames the mean speed is not within `paces` of the truth's: a frozen picture
            keeps its objects and is no rollout
 """
 
@@ -19,18 +19,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from wm_jax.evaluation.identity import SHAPES_FROM
-from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.tracker import Tracks
 from wm_jax.evaluation.world import Truth
 
 KINDS = ("lost", "doubled", "swapped", "astray")
-LASTING = 3  # frames: an instrument that errs once is no violation
-PACE = 32  # frames
-PACES = (0.25, 4.0)
-SLOWEST = 0.1  # px at 64 px a frame: all that is slower is as slow as this
-LAG = 4  # frames over which a step is measured: the instrument's own jitter is no speed
-FEW = 16  # steps below which a window has no speed
-WHOLE = 0.9  # of the most that is ever seen of it: an object in full sight
 
 
 class Violations(NamedTuple):
@@ -41,16 +34,14 @@ class Violations(NamedTuple):
     kind: Int[np.ndarray, " r"]
 
 
-def first_violations(
-    tracks: Tracks, truth: Truth, longest_hidden: int, protocol: Protocol
-) -> Violations:
+def first_violations(tracks: Tracks, truth: Truth, protocol: TemporalProtocol) -> Violations:
     """Of predicted frames (r, t); ``truth`` is of the same frames."""
     hues = tracks.present.shape[-1]
     owned = (truth.present[..., None] & (truth.hue[..., None] == np.arange(hues))).any((1, 2))
     steps = np.stack(
         [
-            _lost(tracks, owned, longest_hidden),
-            _first(_lasting(_doubled(tracks, owned), LASTING), LASTING - 1),
+            _lost(tracks, owned, protocol.longest_hidden),
+            _doubled(tracks, owned, protocol.lasting),
             np.minimum(_traded(tracks, protocol), _reshaped(tracks, truth, protocol)),
             _astray(tracks, truth, owned, protocol),
         ]
@@ -68,14 +59,6 @@ def _first(violated: Bool[np.ndarray, "r t"], late: int = 0) -> Int[np.ndarray, 
     return np.where(violated.any(1), found, steps + 1)
 
 
-def _lasting(what: Bool[np.ndarray, "r t *n"], frames: int) -> Bool[np.ndarray, "r t *n"]:
-    """Whether it holds now and did in the ``frames - 1`` before."""
-    held = np.zeros_like(what)
-    if what.shape[1] >= frames:
-        held[:, frames - 1 :] = np.lib.stride_tricks.sliding_window_view(what, frames, 1).all(-1)
-    return held
-
-
 def _lost(tracks: Tracks, owned: Bool[np.ndarray, "r k"], longest: int) -> Int[np.ndarray, " r"]:
     time = np.arange(tracks.present.shape[1])[:, None]
     last_seen = np.maximum.accumulate(np.where(tracks.present, time, -1), axis=1)
@@ -83,11 +66,15 @@ def _lost(tracks: Tracks, owned: Bool[np.ndarray, "r k"], longest: int) -> Int[n
     return _first(np.any(gone, axis=-1), longest)
 
 
-def _doubled(tracks: Tracks, owned: Bool[np.ndarray, "r k"]) -> Bool[np.ndarray, "r t"]:
-    return ((tracks.present & ~owned[:, None]) | (tracks.spares > 0)).any(-1)
+def _doubled(tracks: Tracks, owned: Bool[np.ndarray, "r k"], lasting: int) -> Int[np.ndarray, " r"]:
+    more = ((tracks.present & ~owned[:, None]) | (tracks.spares > 0)).any(-1)
+    held = np.zeros_like(more)
+    if more.shape[1] >= lasting:
+        held[:, lasting - 1 :] = np.lib.stride_tricks.sliding_window_view(more, lasting, 1).all(-1)
+    return _first(held, lasting - 1)
 
 
-def _traded(tracks: Tracks, protocol: Protocol) -> Int[np.ndarray, " r"]:
+def _traded(tracks: Tracks, protocol: TemporalProtocol) -> Int[np.ndarray, " r"]:
     """Two hues are each nearer to where the other was, by more than any step of theirs."""
     place = np.where(tracks.present[..., None], tracks.position, np.nan)
     with np.errstate(invalid="ignore"):
@@ -99,56 +86,60 @@ def _traded(tracks: Tracks, protocol: Protocol) -> Int[np.ndarray, " r"]:
     return _first(np.pad(traded.any((2, 3)), ((0, 0), (1, 0))))
 
 
-def _reshaped(tracks: Tracks, truth: Truth, protocol: Protocol) -> Int[np.ndarray, " r"]:
+def _reshaped(tracks: Tracks, truth: Truth, protocol: TemporalProtocol) -> Int[np.ndarray, " r"]:
     if protocol.resolution < SHAPES_FROM:
         return np.full(len(tracks.present), tracks.present.shape[1] + 1)
     hues = tracks.present.shape[-1]
     slot = (truth.hue[..., None] == np.arange(hues)) & truth.present[..., None]
     shape = np.where(slot, truth.shape[..., None], -1).max(2)
     largest = tracks.mass.max(1, keepdims=True)
-    asked = tracks.present & (tracks.mass >= WHOLE * largest) & (shape >= 0)
+    asked = tracks.present & (tracks.mass >= protocol.whole_share * largest) & (shape >= 0)
     wrong = asked & (tracks.shape != shape)
     # Frames in which it is not asked neither count nor break the run.
     run, steps = np.zeros(asked[:, 0].shape, np.int64), asked.shape[1]
     found = np.full(len(asked), steps + 1)
     for t in range(steps):
         run = np.where(wrong[:, t], run + 1, np.where(asked[:, t], 0, run))
-        found = np.where((run >= LASTING).any(-1) & (found > steps), t + 1, found)
+        found = np.where((run >= protocol.lasting).any(-1) & (found > steps), t + 1, found)
     return found
 
 
 def _astray(
-    tracks: Tracks, truth: Truth, owned: Bool[np.ndarray, "r k"], protocol: Protocol
+    tracks: Tracks, truth: Truth, owned: Bool[np.ndarray, "r k"], protocol: TemporalProtocol
 ) -> Int[np.ndarray, " r"]:
     """Dated to when a picture that stands still would have come to a halt; to the first step where
     the first window is astray."""
     seen = truth.present & (truth.visible >= protocol.visible_share)
     speeds = (
-        _pace(np.where((tracks.present & owned[:, None])[..., None], tracks.position, np.nan)),
-        _pace(np.where(seen[..., None], truth.centroid, np.nan)),
+        _pace(np.where(known[..., None], place, np.nan), protocol)
+        for known, place in (
+            (tracks.present & owned[:, None], tracks.position),
+            (seen, truth.centroid),
+        )
     )
-    least = SLOWEST * protocol.unit
     with np.errstate(invalid="ignore"):
-        ratio = np.maximum(speeds[0], least) / np.maximum(speeds[1], least)
-        off = (ratio < PACES[0]) | (ratio > PACES[1])
+        ratio = np.divide(*(np.maximum(speed, protocol.slowest) for speed in speeds))
+        off = (ratio < protocol.paces[0]) | (ratio > protocol.paces[1])
     steps = tracks.present.shape[1]
-    first = (
-        np.where(off[:, 0], 1, off.argmax(1) + round(PACE * PACES[0]) + 1)
-        if off.shape[1]
-        else steps + 1
-    )
+    if not off.shape[1]:
+        return np.full(len(off), steps + 1)
+    halt = round(protocol.pace * protocol.paces[0])
+    first = np.where(off[:, 0], 1, off.argmax(1) + halt + 1)
     return np.where(off.any(1), first, steps + 1)
 
 
-def _pace(place: Float[np.ndarray, "r t n 2"]) -> Float[np.ndarray, "r windows"]:
+def _pace(
+    place: Float[np.ndarray, "r t n 2"], protocol: TemporalProtocol
+) -> Float[np.ndarray, "r windows"]:
     """Mean speed, px a frame, of the objects seen in each window; NaN where few were. (The median
     of two objects, one fast and one slow, leaps from one to the other.)"""
-    speed = np.linalg.norm(place[:, LAG:] - place[:, :-LAG], axis=-1) / LAG
-    if speed.shape[1] < PACE:
+    lag = protocol.pace_lag
+    speed = np.linalg.norm(place[:, lag:] - place[:, :-lag], axis=-1) / lag
+    if speed.shape[1] < protocol.pace:
         return np.zeros((len(speed), 0))
-    windows = np.lib.stride_tricks.sliding_window_view(speed, PACE, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(speed, protocol.pace, 1)
     flat = np.moveaxis(windows, 2, -1).reshape(*windows.shape[:2], -1)
     out = np.full(flat.shape[:2], np.nan)
-    enough = (~np.isnan(flat)).sum(-1) >= FEW
+    enough = (~np.isnan(flat)).sum(-1) >= protocol.pace_steps
     out[enough] = np.nanmean(flat[enough], axis=-1)
     return out

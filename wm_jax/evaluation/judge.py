@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
 from wm_jax.evaluation import calibration, suite, temporal
-from wm_jax.evaluation.protocol import Protocol, split_hash
+from wm_jax.evaluation.protocol import Protocol, TemporalProtocol, split_hash
 from wm_jax.evaluation.suite import Scores, Subject
 from wm_jax.evaluation.summary import Film, Report
-from wm_jax.evaluation.temporal import TemporalProtocol
 from wm_jax.evaluation.temporal_page import TemporalReport
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
@@ -102,48 +101,44 @@ def judge_temporal(
     episodes = min(protocol.episodes, protocol.long_episodes)
     long = world.clips(protocol.split, protocol.long_length, protocol.long_starts, episodes)
     protocol = dataclasses.replace(protocol, split_hash=split_hash(short.frames))
-    extended = dataclasses.replace(protocol, horizon=protocol.long_horizon)
     instrument = Instrument(world.palette, world.resolution)
 
-    def subjects(rules: TemporalProtocol, clips: Clips) -> list[Subject]:
+    def subjects(horizon: int) -> list[Subject]:
+        rules = dataclasses.replace(protocol, horizon=horizon)
         tested = [suite.model_subject(n, r.model, r.params, rules) for n, r in runs.items()]
-        tested = [suite.with_samples(subject, clips, rules) for subject in tested]
         return [*tested, *suite.baselines(world, instrument, rules), temporal.truth(rules.context)]
 
-    lasting, ahead = subjects(protocol, short), subjects(extended, long)
+    near, far = subjects(protocol.horizon), subjects(protocol.long_horizon)
     shorts: dict[str, temporal.Short] = {}
     longs: dict[str, temporal.Long] = {}
+    samples = dict.fromkeys(runs, 1)
     each, whole = len(short.frames) * protocol.horizon, len(long.frames) * protocol.long_horizon
-    with Progress(len(ahead) * (each + whole), "temporal", "frames") as progress:
-        before = 0
-        for first, second in zip(lasting, ahead, strict=True):
+    with Progress(len(near) * (each + whole), "temporal", "frames") as progress:
+        for number, (first, second) in enumerate(zip(near, far, strict=True)):
+            begun = number * (each + whole)
 
-            def done(frames: int, before: int = 0, name: str = first.name) -> None:
-                progress.update(before + frames, model=name)
+            def tell(steps: int, before: int, name: str = first.name) -> Callable[[int], None]:
+                return lambda clips: progress.update(before + clips * steps, model=name)
 
-            def short_done(clips: int, before: int = before) -> None:
-                done(clips * protocol.horizon, before)
-
-            def long_done(clips: int, before: int = before + each) -> None:
-                done(clips * protocol.long_horizon, before)
-
+            if first.name in runs:
+                first = suite.with_samples(first, short, protocol)
+                second = second._replace(samples=first.samples)
+                samples[first.name] = first.samples
+            told = tell(protocol.horizon, begun)
             shorts[first.name] = temporal.measure_short(
-                first, short, world, protocol, instrument, short_done
+                first, short, world, protocol, instrument, told
             )
-            longs[first.name] = temporal.measure_long(second, long, protocol, instrument, long_done)
-            before += each + whole
-    config = runs[ahead[0].name].config
-    rows = temporal.table(shorts, longs, protocol, config.seed, list(runs))
+            told = tell(protocol.long_horizon, begun + each)
+            longs[first.name] = temporal.measure_long(second, long, protocol, instrument, told)
+    seed = next(iter(runs.values())).config.seed
+    rows = temporal.table(shorts, longs, protocol, seed, list(runs))
     result = {
         "protocol": protocol.to_dict(),
-        "models": {
-            name: _about(run, subject.samples)
-            for (name, run), subject in zip(runs.items(), lasting, strict=False)
-        },
+        "models": {name: _about(run, samples[name]) for name, run in runs.items()},
         "command": command,
         "rows": rows,
     }
-    return TemporalReport(rows, protocol, list(runs), shorts, longs, ahead[0], long), result
+    return TemporalReport(rows, protocol, list(runs), shorts, longs, far[0], long), result
 
 
 def _about(run: Run, samples: int) -> dict[str, Any]:

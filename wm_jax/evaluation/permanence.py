@@ -10,16 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.tracker import Tracks
 from wm_jax.evaluation.world import Truth
 
 #: Hidden in the last frame shown; hidden later; touched by something while hidden, whenever.
 KINDS = ("context", "rollout", "struck")
-#: Frames hidden, both ends included.
-BINS = ((1, 5), (6, 10), (11, 20), (21, 40))
-HIDDEN = 0.05  # less of an object than this cannot be seen
-SOON = 3  # frames from its reappearance on in which an object must be found
 
 
 class Events(NamedTuple):
@@ -44,20 +40,21 @@ class EventScores(NamedTuple):
     success: Bool[np.ndarray, " e"]
 
 
-def hidden_events(truth: Truth, context: int, protocol: Protocol) -> Events:
+def hidden_events(truth: Truth, protocol: TemporalProtocol) -> Events:
     """Of whole clips, context included. An object counts from when it was clearly seen once."""
     found: list[tuple[int, ...]] = []
+    context, least = protocol.context, protocol.hidden_share
     for clip, slot in np.ndindex(truth.present.shape[0], truth.present.shape[2]):
         present = truth.present[clip, :, slot]
         visible = np.where(present, truth.visible[clip, :, slot], 0)
         clear = np.flatnonzero(visible >= protocol.visible_share)
         for gone, back in zip(clear[:-1], clear[1:], strict=True):
             between = slice(gone + 1, back)
-            hidden = int((visible[between] < HIDDEN).sum())
+            hidden = int((visible[between] < least).sum())
             if back < context or not hidden or not present[between].all():
                 continue
-            at_cut = gone < context - 1 and visible[context - 1] < HIDDEN
-            struck = truth.touching[clip, between, slot][visible[between] < HIDDEN].any()
+            at_cut = gone < context - 1 and visible[context - 1] < least
+            struck = truth.touching[clip, between, slot][visible[between] < least].any()
             kind = "struck" if struck else "context" if at_cut else "rollout"
             found.append((clip, slot, back - context, hidden, KINDS.index(kind)))
     columns = np.array(found, np.int64).reshape(-1, 5).T
@@ -69,7 +66,7 @@ def score_events(
     truth: Truth,
     radius: Float[np.ndarray, "r n"],
     events: Events,
-    protocol: Protocol,
+    protocol: TemporalProtocol,
 ) -> EventScores:
     """``tracks`` and ``truth`` of the horizon's frames, ``radius`` in px."""
     steps = tracks.present.shape[1]
@@ -86,7 +83,7 @@ def score_events(
     first = distance(back)
     each = np.arange(len(clip))
     success = np.zeros(len(clip), bool)
-    for late in range(SOON):
+    for late in range(protocol.soon):
         frame = np.minimum(back + late, steps - 1)
         success |= distance(frame)[each, hue] <= radius[clip, slot]
     nearest = first.argmin(1) if len(each) else np.zeros(0, np.int64)

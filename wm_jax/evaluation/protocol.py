@@ -87,6 +87,51 @@ class Protocol:
         return {**dataclasses.asdict(self), "digest": self.digest()}
 
 
+@dataclasses.dataclass(frozen=True)
+class TemporalProtocol(Protocol):
+    """How permanence, flicker and coherence are scored."""
+
+    suite: str = "temporal"
+    long_episodes: int = 64  # at most, of the long clips
+    long_starts: tuple[int, ...] = (0,)
+    long_horizon: int = 480  # twenty windows of 24 frames
+    longest_hidden: int = 0  # frames: longest that training hides anything
+    bins: tuple[tuple[int, int], ...] = ((1, 5), (6, 10), (11, 20), (21, 40))  # frames hidden
+    hidden_share: float = 0.05  # less of an object than this cannot be seen
+    soon: int = 3  # frames from its reappearance on in which an object must be found
+    lasting: int = 3  # frames: an instrument that errs once is no violation
+    whole_share: float = 0.9  # of the most that is ever seen of it: an object in full sight
+    pace: int = 32  # frames over which a mean speed is taken
+    paces: tuple[float, float] = (0.25, 4.0)  # of the truth's speed
+    pace_lag: int = 4  # frames a step is measured over: the instrument's jitter is no speed
+    pace_steps: int = 16  # fewer than these in a window are no speed
+    slowest_at_64: float = 0.1  # px a frame: all that is slower counts as this slow
+    reduction: str = (
+        "Permanence: events are chosen on the truth (an object seen by visible_share, then less "
+        "than hidden_share of it, then seen again in the horizon), by the number of frames hidden, "
+        "apart for objects hidden in the last frame shown (context), hidden later (rollout) and "
+        "touched while hidden (struck). Success: its hue within its radius of its place, in one of "
+        "the first `soon` frames. Error when it reappears; a miss costs the cap. Identity: of those"
+        " with something within the match distance of its place, the share where that has their "
+        "hue. Flicker: energy of frame differences above the truth's, where no true object or hand "
+        "is within a pixel in this frame or the last, light and camera still. Coherence: "
+        "Kaplan-Meier on the first violation: lost (a hue unseen for more than longest_hidden "
+        "frames), doubled (more than there are, for `lasting` frames), swapped (hues trade places, "
+        "or shapes change), astray (mean speed over `pace` frames outside `paces` times the "
+        "truth's). Everything is read off frames by the tracker. Intervals by bootstrap over "
+        "episodes."
+    )
+
+    @property
+    def long_length(self) -> int:
+        return self.context + self.long_horizon
+
+    @property
+    def slowest(self) -> float:
+        """px a frame"""
+        return self.slowest_at_64 * self.unit
+
+
 def split_hash(frames: UInt8[np.ndarray, "r t h w 3"]) -> str:
     """A digest of the first frame of every clip, in order: which scenes were judged."""
     return hashlib.sha256(np.ascontiguousarray(frames[:, 0]).tobytes()).hexdigest()[:16]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from wm_jax.evaluation import film, plot
+from wm_jax.evaluation import film, parts, plot
 from wm_jax.evaluation.page import SCRIPT, STYLE
 from wm_jax.evaluation.rows import Row
 from wm_jax.evaluation.suite import METRICS, PAIRED
@@ -44,7 +42,7 @@ def render(report: Report, sections: Sequence[str] = ()) -> str:
     """The page; ``sections`` are what other suites have to show."""
     protocol = report.protocol
     verdict = "verdict" if report.holds else "verdict failed"
-    parts = [
+    body = [
         f'<p class="eyebrow">{escape(_about(report))}</p>',
         f"<h1>{escape(headline(report))}</h1>",
         f"<p>{escape(_scope(report))}</p>",
@@ -57,15 +55,15 @@ def render(report: Report, sections: Sequence[str] = ()) -> str:
         *sections,
         "<h2>How this was made</h2>",
         f"<pre>{escape(report.command)}</pre>",
-        _fold("Protocol", {**protocol.to_dict()}),
-        _fold("Config of the run", report.config),
+        parts.fold("Protocol", {**protocol.to_dict()}),
+        parts.fold("Config of the run", report.config),
     ]
-    return page(f"{report.tested[0]} on {protocol.world}", parts)
+    return page(f"{report.tested[0]} on {protocol.world}", body)
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """One file that opens from disk, of HTML ``parts``."""
-    body = "\n".join(parts)
+def page(title: str, pieces: Sequence[str]) -> str:
+    """One file that opens from disk, of ``pieces`` of HTML."""
+    body = "\n".join(pieces)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -168,7 +166,10 @@ def _image(frame: UInt8[np.ndarray, "h w 3"], name: str) -> str:
 def _charts(report: Report) -> str:
     figures = []
     for metric, (title, y_range) in TITLES.items():
-        lines = [_line(report, model, metric) for model in models_of(report.rows)]
+        lines = [
+            parts.line(report.rows, report.tested, model, metric)
+            for model in models_of(report.rows)
+        ]
         svg = plot.chart(lines, x_label="horizon step (frames)", title=title, y_range=y_range)
         figures.append(f"<figure><h3>{_titled(metric)}</h3>{svg}</figure>")
     return f'<h2>By horizon</h2>\n<div class="charts">{"".join(figures)}</div>'
@@ -179,27 +180,6 @@ def _titled(metric: str) -> str:
     return f"{escape(TITLES[metric][0])} <span>{better}</span>"
 
 
-def _line(report: Report, model: str, metric: str) -> plot.Line:
-    rows = [
-        row
-        for row in report.rows
-        if (row["model"], row["metric"], row["control"]) == (model, metric, None)
-    ]
-
-    def column(name: str) -> np.ndarray:
-        return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
-
-    x = np.array([row["step"] for row in rows], np.float64)
-    value, low, high = column("value"), column("low"), column("high")
-    strong = model in report.tested
-    return plot.Line(_style(report, model), label(model), x, value, low, high, strong)
-
-
-def _style(report: Report, model: str) -> str:
-    """Tested models take their colours in order, baselines have one each."""
-    return f"tested_{report.tested.index(model) + 1}" if model in report.tested else model
-
-
 def _tables(report: Report) -> str:
     steps = [s for s in TABLE_STEPS if s <= report.protocol.horizon]
     tables = []
@@ -208,10 +188,9 @@ def _tables(report: Report) -> str:
         body = ""
         for model in models_of(report.rows):
             kind = ' class="tested"' if model in report.tested else ""
-            swatch = (
-                f'<span class="swatch" style="background:{plot.colour(_style(report, model))}">'
-            )
-            cells = "".join(_cell(find(report.rows, model, metric, s)) for s in steps)
+            colour = plot.colour(parts.style(report.tested, model))
+            swatch = f'<span class="swatch" style="background:{colour}">'
+            cells = "".join(parts.cell(find(report.rows, model, metric, s)) for s in steps)
             name = f"{swatch}</span>{escape(label(model))}"
             body += f'<tr{kind}><th scope="row">{name}</th>{cells}</tr>'
         caption = f"<caption>{_titled(metric)}</caption>"
@@ -219,14 +198,6 @@ def _tables(report: Report) -> str:
     note = f"{label(CEILING)} is told masses, friction and shapes: a ceiling, not a rival."
     joined = "".join(f'<div class="scroll">{table}</div>' for table in tables)
     return f'<h2>Numbers</h2>\n<p class="note">{note}</p>{joined}'
-
-
-def _cell(row: Row | None, sign: str = "", kind: str = "") -> str:
-    if row is None:
-        return "<td>–</td>"
-    low, high = row["low"], row["high"]
-    interval = "" if low is None else f"<small>{low:{sign}.2f} to {high:{sign}.2f}</small>"
-    return f"<td{kind}>{row['value']:{sign}.2f}{interval}</td>"
 
 
 def _differences(report: Report) -> str:
@@ -244,7 +215,7 @@ def _differences(report: Report) -> str:
             cells = ""
             for step in steps:
                 row = find(report.rows, model, f"{metric}_difference", step, control)
-                cells += _cell(row, "+", _judgement(row, more_is_better))
+                cells += parts.cell(row, "+.2f", _judgement(row, more_is_better))
             body += f'<tr><th scope="row">minus {escape(label(control))}</th>{cells}</tr>'
         caption = f"<caption>{_titled(metric)}</caption>"
         tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
@@ -261,8 +232,3 @@ def _judgement(row: Row | None, more_is_better: bool) -> str:
     if row is None or row["low"] is None or row["low"] <= 0 <= row["high"]:
         return ""
     return ' class="good"' if (row["low"] > 0) == more_is_better else ' class="bad"'
-
-
-def _fold(title: str, content: Mapping[str, Any]) -> str:
-    text = escape(json.dumps(content, indent=2, default=str))
-    return f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"

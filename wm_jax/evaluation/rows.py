@@ -22,10 +22,9 @@ def make_rows(
     unit: str,
     control: str | None = None,
     seed: int | None = None,
-    first_step: int = 1,
     steps: Sequence[int] | None = None,
 ) -> list[Row]:
-    """One row a step, from ``first_step`` on, or those of ``steps``; 0 is for what has no horizon.
+    """One row a step, from step 1 on, or those of ``steps``; 0 is for what has no horizon.
 
     ``control`` names what the value is a paired difference from, or what was done to the input.
     ``n`` counts episodes. Numbers that do not exist are None.
@@ -34,7 +33,7 @@ def make_rows(
     def number(value: float) -> float | None:
         return None if np.isnan(value) else round(float(value), 6)
 
-    numbers = range(first_step, first_step + len(estimate.value)) if steps is None else steps
+    numbers = range(1, len(estimate.value) + 1) if steps is None else steps
     return [
         {
             "suite": protocol.suite,

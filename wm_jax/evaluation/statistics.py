@@ -38,16 +38,18 @@ def sums_by_unit(
     values: Num[np.ndarray, "rollouts t ..."],
     units: Int[np.ndarray, " rollouts"],
     where: Bool[np.ndarray, "rollouts t ..."] | None = None,
+    number: int | None = None,
 ) -> Sums:
     """Adds the ``values`` that qualify (``where``) up within each unit.
 
-    Axes after time (objects, samples) are summed too. ``units`` numbers the units from 0.
+    Axes after time (objects, samples) are summed too. ``units`` numbers the units from 0, of which
+    there are ``number``, by default as many as bring something.
     """
     mask = np.ones(values.shape, bool) if where is None else np.broadcast_to(where, values.shape)
     axes = tuple(range(2, values.ndim))
     total = np.where(mask, values, 0.0).sum(axes)
     count = mask.sum(axes).astype(np.float64)
-    number = int(units.max()) + 1
+    number = int(units.max()) + 1 if number is None else number
     sums = Sums(np.zeros((number, total.shape[1])), np.zeros((number, total.shape[1])))
     np.add.at(sums.total, units, total)
     np.add.at(sums.weight, units, count)
@@ -64,7 +66,7 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _interval(draws: Float[np.ndarray, "r t"]) -> tuple[np.ndarray, np.ndarray]:
+def interval(draws: Float[np.ndarray, "r t"]) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval per step; a resample in which nothing qualified is left out."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
@@ -77,7 +79,7 @@ def _interval(draws: Float[np.ndarray, "r t"]) -> tuple[np.ndarray, np.ndarray]:
 def estimate(sums: Sums, seed: int = 0) -> Estimate:
     """The mean per step with its interval."""
     drawn = resamples(len(sums.total), seed)
-    low, high = _interval(_ratio(drawn @ sums.total, drawn @ sums.weight))
+    low, high = interval(_ratio(drawn @ sums.total, drawn @ sums.weight))
     value = _ratio(sums.total.sum(0), sums.weight.sum(0))
     return Estimate(value, low, high, (sums.weight > 0).sum(0))
 
@@ -95,4 +97,4 @@ def difference(first: Sums, second: Sums, seed: int = 0) -> Estimate:
     value = _ratio(first.total.sum(0), first.weight.sum(0))
     value -= _ratio(second.total.sum(0), second.weight.sum(0))
     both = (first.weight > 0) & (second.weight > 0)
-    return Estimate(value, *_interval(draws), both.sum(0))
+    return Estimate(value, *interval(draws), both.sum(0))

@@ -50,9 +50,6 @@ def estimates(
     number = int(units.max()) + 1
     drawn = statistics.resamples(number, seed)[:, units]
     curve, curves = (survival(last, ended, w, steps) for w in (np.ones(len(last)), drawn))
-    tail = 100 * (1 - statistics.CONFIDENCE) / 2
     n = np.full(steps, number)
-    low, high = np.percentile(curves, [tail, 100 - tail], axis=0)
-    low_half, high_half = np.percentile(half_life(curves), [tail, 100 - tail])
-    half = half_life(curve)[None], np.array([low_half]), np.array([high_half]), n[:1]
-    return Estimate(curve, low, high, n), Estimate(*half)
+    half = Estimate(half_life(curve)[None], *statistics.interval(half_life(curves)[:, None]), n[:1])
+    return Estimate(curve, *statistics.interval(curves), n), half

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 
-from wm_jax.evaluation import coherence, film, permanence, plot, suite
+from wm_jax.evaluation import coherence, film, parts, permanence, plot, suite
+from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.rows import Row
 from wm_jax.evaluation.suite import Subject
 from wm_jax.evaluation.summary import find, label, models_of
-from wm_jax.evaluation.temporal import Long, Short, TemporalProtocol
+from wm_jax.evaluation.temporal import Long, Short
 from wm_jax.evaluation.world import Clips
 
 KINDS = {
@@ -84,7 +84,7 @@ def section(report: TemporalReport) -> str:
             _permanence(report),
             _ended(report),
             _strips(report),
-            _rules(report),
+            parts.fold("Protocol of the temporal suite", report.protocol.to_dict()),
         ]
     )
 
@@ -92,13 +92,13 @@ def section(report: TemporalReport) -> str:
 def _charts(report: TemporalReport) -> str:
     models = models_of(report.rows)
     curve = plot.chart(
-        [_line(report, model, "coherence", None) for model in models],
+        [parts.line(report.rows, report.tested, model, "coherence") for model in models],
         x_label="horizon step (frames)",
         title="Share of rollouts without a violation",
         y_range=(0, 1),
     )
     hidden = plot.chart(
-        [_line(report, model, "permanence", None) for model in models],
+        [parts.line(report.rows, report.tested, model, "permanence") for model in models],
         x_label="frames hidden, at most",
         title="Share of hidden objects found again",
         y_range=(0, 1),
@@ -110,20 +110,6 @@ def _charts(report: TemporalReport) -> str:
         f"<figure><h3>Hidden objects found again <span>higher is better</span></h3>{hidden}"
         "</figure></div>"
     )
-
-
-def _line(report: TemporalReport, model: str, metric: str, control: str | None) -> plot.Line:
-    wanted = (model, metric, control)
-    rows = [r for r in report.rows if (r["model"], r["metric"], r["control"]) == wanted]
-    rows = [r for r in rows if r["step"] > 0]
-
-    def column(name: str) -> np.ndarray:
-        return np.array([np.nan if r[name] is None else r[name] for r in rows], np.float64)
-
-    x = np.array([r["step"] for r in rows], np.float64)
-    strong = model in report.tested
-    name = f"tested_{report.tested.index(model) + 1}" if strong else model
-    return plot.Line(name, label(model), x, column("value"), column("low"), column("high"), strong)
 
 
 def _permanence(report: TemporalReport) -> str:
@@ -140,7 +126,7 @@ def _permanence(report: TemporalReport) -> str:
         body = "".join(
             f'<tr><th scope="row">{escape(label(model))}</th>'
             + "".join(
-                _cell(find(report.rows, model, "permanence", step, kind))
+                parts.cell(find(report.rows, model, "permanence", step, kind))
                 for step in (0, *(upper for _, upper in bins))
             )
             + "</tr>"
@@ -159,9 +145,10 @@ def _ended(report: TemporalReport) -> str:
     body = ""
     for model in models_of(report.rows):
         half = find(report.rows, model, "coherence_half_life", 0)
-        cells = _cell(half, ".0f", report.protocol.long_horizon)
+        cells = parts.cell(half, ".0f", last=report.protocol.long_horizon)
         cells += "".join(
-            _cell(find(report.rows, model, "first_violation", 0, kind)) for kind in coherence.KINDS
+            parts.cell(find(report.rows, model, "first_violation", 0, kind))
+            for kind in coherence.KINDS
         )
         body += f'<tr><th scope="row">{escape(label(model))}</th>{cells}</tr>'
     last = report.protocol.long_horizon
@@ -170,18 +157,6 @@ def _ended(report: TemporalReport) -> str:
         "first, share of rollouts; the truth says how often the instrument is wrong</caption>"
         f"<tr>{head}</tr>{body}</table></div>"
     )
-
-
-def _cell(row: Row | None, form: str = ".2f", last: float = np.inf) -> str:
-    """A number with its interval; beyond the ``last`` step it is only known to be more."""
-    if row is None:
-        return "<td>–</td>"
-    value, low, high = (
-        "" if x is None else f"&gt; {last}" if x > last else format(x, form)
-        for x in (row["value"], row["low"], row["high"])
-    )
-    interval = f"<small>{low} to {high}</small>" if low else ""
-    return f"<td>{value}{interval}</td>"
 
 
 def _strips(report: TemporalReport) -> str:
@@ -215,8 +190,3 @@ def _strips(report: TemporalReport) -> str:
         )
     note = "Long rollouts of the first model. Places diverge, as they must; the objects should not."
     return f'<p class="note">{note}</p>' + "".join(figures)
-
-
-def _rules(report: TemporalReport) -> str:
-    text = escape(json.dumps(report.protocol.to_dict(), indent=2))
-    return f"<details><summary>Protocol of the temporal suite</summary><pre>{text}</pre></details>"
