@@ -18,9 +18,6 @@ from jaxtyping import PyTree
 
 #: Top-level modules whose matrices touch pixels or conditions; Muon leaves those to AdamW.
 NOT_HIDDEN = ("encoder", "decoder", "conditioning")
-#: Muon's five steps of Newton and Schulz (Jordan et al. 2024), given one by one: one coefficient
-#: triple makes optax unroll them for every tensor, which is a quarter of the update's kernels.
-NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 def learning_rate(config: Any, steps: int) -> Callable[[int], float]:
@@ -124,10 +121,7 @@ def _muon(beta: float) -> optax.GradientTransformation:
 
     sized = optax.GradientTransformation(lambda _: optax.EmptyState(), scale)
     return optax.chain(
-        optax.contrib.scale_by_muon(
-            NEWTON_SCHULZ, beta=beta, weight_dimension_numbers=_as_matrices
-        ),
-        sized,
+        optax.contrib.scale_by_muon(beta=beta, weight_dimension_numbers=_as_matrices), sized
     )
 
 
