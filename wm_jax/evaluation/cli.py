@@ -14,7 +14,7 @@ from typing import Any
 
 from wm_jax.errors import UserError
 
-SUITES = ("pixel", "temporal")
+SUITES = ("pixel", "temporal", "causal")
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +25,11 @@ def main(argv: list[str]) -> int:
         raise UserError(f"there is no suite '{unknown[0]}'; there are: {', '.join(SUITES)}.")
     if min(args.episodes, args.horizon, args.long_horizon) < 1:
         raise UserError("--episodes, --horizon and --long-horizon must be at least 1.")
+    if "causal" in args.suite.split(",") and args.causal_horizon < 5:
+        raise UserError(
+            "--causal-horizon must be at least 5: the first 4 frames are the oracle's and are not "
+            "scored."
+        )
     asked = [name for name in SUITES if name in args.suite.split(",")]
     results, page, told = evaluate(args, asked, shlex.join(["wm-jax", "evaluate", *argv]))
     out = args.out or args.workdir
@@ -47,16 +52,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wm-jax evaluate",
         description="Score a run on held-out episodes, beside every baseline, and write a report.",
-        epilog="example: wm-jax evaluate --workdir runs/a --suite pixel,temporal --beside runs/b",
+        epilog="example: wm-jax evaluate --workdir runs/a --suite pixel,causal --beside runs/b",
     )
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="the run's folder")
-    add("--suite", default="pixel", help="pixel, temporal or both by commas (default %(default)s)")
+    add(
+        "--suite",
+        default="pixel",
+        help="of pixel, temporal, causal, by commas (default %(default)s)",
+    )
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")
     add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
     add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
+    add("--causal-horizon", type=int, default=40, help="after an edit (default %(default)s)")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add("--out", type=Path, help="folder for evaluation/ and report/ (default: the workdir)")
     add("--json", action="store_true", help="print the result as JSON")
@@ -69,9 +79,9 @@ def evaluate(
     """Scores the runs that ``args`` names by the suites ``asked``: what is written as JSON, the
     page, and what is said on the terminal."""
     # Imported here so that --help answers without them.
-    from wm_jax.evaluation import report, summary, temporal_page
-    from wm_jax.evaluation.judge import judge, judge_temporal, restore
-    from wm_jax.evaluation.protocol import Protocol, TemporalProtocol
+    from wm_jax.evaluation import causal_page, report, summary, temporal_page
+    from wm_jax.evaluation.judge import judge, judge_causal, judge_temporal, restore
+    from wm_jax.evaluation.protocol import CausalProtocol, Protocol, TemporalProtocol
     from wm_jax.evaluation.twins_world import open_world
 
     runs = restore([args.workdir, *args.beside])
@@ -97,6 +107,11 @@ def evaluate(
         )
         sections.append(temporal_page.section(temporal))
         said.append(temporal_page.terminal_table(temporal))
+    if "causal" in asked:
+        rules = CausalProtocol(**{**about, "horizon": args.causal_horizon})
+        causal, results["causal"] = judge_causal(runs, world, rules, command)
+        sections.append(causal_page.section(causal))
+        said.append(causal_page.terminal_table(causal))
     if pixel is not None:
         return results, report.render(pixel, sections), said
     title = f"{next(iter(runs))} on {world.name}"

@@ -97,23 +97,33 @@ def see_then_simulate(
     clips: Clips, world: World, instrument: Instrument, protocol: Protocol
 ) -> Prediction:
     """The true simulator, started from what the instrument saw and corrected while it sees."""
-    sight = look(clips, world, instrument, protocol.context, REFINEMENTS)
+    believed, known = believe(clips, world, instrument, protocol.context)
+    future = world.future(believed, clips.actions[:, protocol.context - 1 : protocol.length - 1])
+    place, angle = world.get(future, "position"), world.get(future, "angle")
+    return _state(clips, world, instrument, protocol, place, known, angle)
+
+
+def believe(
+    clips: Clips, world: World, instrument: Instrument, frames: int
+) -> tuple[Float32[np.ndarray, "r k"], Bool[np.ndarray, "r n"]]:
+    """The scene of the last of the first ``frames`` of each clip, as the instrument saw and the
+    simulator continued it, without the objects that were never seen; and which were."""
+    sight = look(clips, world, instrument, frames, REFINEMENTS)
     flight = _fit(sight, world.get(clips.scenes[:, 0], "gravity"))
-    hue = world.get(clips.scenes[:, 0], "hue")
-    known = np.zeros(hue.shape, bool)
-    believed, path = clips.scenes[:, 0], []
-    for t in range(protocol.length):
+    hues = world.get(clips.scenes[:, :frames], "hue")
+    known = np.zeros(hues[:, 0].shape, bool)
+    believed = clips.scenes[:, 0]
+    for t in range(frames):
+        hue = hues[:, t]
         if t:
             believed = world.advance(believed, clips.actions[:, t - 1])
-        if t >= protocol.context:
-            path.append(believed)
-            continue
         place, velocity = world.get(believed, "position"), world.get(believed, "velocity")
-        seen, frames = sight.seen[:, t], flight.frames[:, t]
+        seen, run = sight.seen[:, t], flight.frames[:, t]
+        known &= hue == hues[:, max(t - 1, 0)]  # of another colour, it is another object
         # A short run may hide a collision, which the simulator, where it was right, did not miss.
         lost = ~known | (np.linalg.norm(place - sight.place[:, t], axis=-1) > LOST)
-        known |= seen & (frames >= 2)
-        trust = (frames >= SURE) | (seen & lost)
+        known |= seen & (run >= 2)
+        trust = (run >= SURE) | (seen & lost)
         place = np.where(seen[..., None], sight.place[:, t], place)
         believed = world.put(
             clips.scenes[:, t],
@@ -121,9 +131,7 @@ def see_then_simulate(
             velocity=np.where(trust[..., None], flight.velocity[:, t], velocity),
             hue=np.where(known, hue, -1),
         )
-    future = np.stack(path, 1)
-    place, angle = world.get(future, "position"), world.get(future, "angle")
-    return _state(clips, world, instrument, protocol, place, known, angle)
+    return believed, known
 
 
 class Flight(NamedTuple):

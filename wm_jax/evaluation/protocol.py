@@ -132,6 +132,68 @@ class TemporalProtocol(Protocol):
         return self.slowest_at_64 * self.unit
 
 
+@dataclasses.dataclass(frozen=True)
+class CausalProtocol(Protocol):
+    """How edits are scored against re-simulated twins.
+
+    An edit is made after the last frame of the context; the horizon's first frame is the first to
+    show it.
+    """
+
+    suite: str = "causal"
+    starts: tuple[int, ...] = (0, 320)
+    horizon: int = 40
+    kinds: tuple[str, ...] = ()  # interventions; filled with those that the world knows
+    doses: tuple[float, ...] = (0.5, 2.0)  # of a push, beside its own strength
+    sequence: tuple[tuple[int, str], ...] = ((0, "push"), (4, "recolour"), (8, "remove"))
+    undone_after: int = 8  # frames after which a recolouring is taken back
+    oracle_frames: int = 4  # true frames after the edit that the oracle sees; none is scored
+    differs_at_64: float = 2.0  # px between twin and factual future, from which on it counts
+    differs_ssim: float = 0.02  # the same in 1 - SSIM: light, camera, gravity
+    predictable_at_64: float = 2.0  # px: predictable until perturbed futures are further off
+    perturbed: int = 2  # perturbed copies of the factual scene, and of the twin's
+    run_frames: int = 8  # frames from which a velocity is read: its error follows from a place's
+    untouched_at_64: float = 0.05  # px: an object is untouched where the twin's is within
+    onset_at_64: float = 1.0  # px: least displacement that counts as a divergence
+    onset_within: int = 2  # frames
+    reduction: str = (
+        "Twin: the true scene at the end of the context, changed by one intervention, simulated on;"
+        " the factual future: the same without. Edit success at a step: 1 - d(edited rollout, twin)"
+        " / d(unedited rollout, twin), each d summed over clips; `_common`: over d(factual truth, "
+        "twin), which no model is in. d: sum over objects that the twin shows of capped errors, "
+        "plus the cap for every invention; `_ssim`: 1 - SSIM. Only clips and steps where twin and "
+        "factual future differ by differs (of what is removed, added, recoloured: all), after the "
+        "oracle's frames, and up to the step where simulations from perturbed scenes (places by the"
+        " instrument's own error, velocities by what follows from it over run_frames) are further "
+        "than predictable from the twin. Shuffled: the same kind drawn anew; oracle: the rollout "
+        "after it saw oracle_frames of the twin. Locality: displacement between edited and unedited"
+        " rollout of objects that the twin leaves untouched up to the step. Onset: first frame at "
+        "which an object that was not edited is displaced by onset (or by what the 99th percentile "
+        "between two unedited rollouts is, if that is more), against the twin's. Step 0 of a row: "
+        "all steps together."
+    )
+
+    @property
+    def differs(self) -> float:
+        """px"""
+        return self.differs_at_64 * self.unit
+
+    @property
+    def predictable(self) -> float:
+        """px"""
+        return self.predictable_at_64 * self.unit
+
+    @property
+    def untouched(self) -> float:
+        """px"""
+        return self.untouched_at_64 * self.unit
+
+    @property
+    def onset(self) -> float:
+        """px"""
+        return self.onset_at_64 * self.unit
+
+
 def split_hash(frames: UInt8[np.ndarray, "r t h w 3"]) -> str:
     """A digest of the first frame of every clip, in order: which scenes were judged."""
     return hashlib.sha256(np.ascontiguousarray(frames[:, 0]).tobytes()).hexdigest()[:16]

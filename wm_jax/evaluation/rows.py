@@ -23,10 +23,12 @@ def make_rows(
     control: str | None = None,
     seed: int | None = None,
     steps: Sequence[int] | None = None,
+    intervention: str | None = None,
 ) -> list[Row]:
     """One row a step, from step 1 on, or those of ``steps``; 0 is for what has no horizon.
 
-    ``control`` names what the value is a paired difference from, or what was done to the input.
+    ``control`` names what the value is a paired difference from, or what was done to the input;
+    ``intervention`` the edit that was made.
     ``n`` counts episodes. Numbers that do not exist are None.
     """
 
@@ -48,7 +50,7 @@ def make_rows(
             "model": model,
             "control": control,
             "seed": seed,
-            "intervention": None,
+            "intervention": intervention,
         }
         for step, (value, low, high, n) in zip(numbers, zip(*estimate, strict=True), strict=True)
     ]

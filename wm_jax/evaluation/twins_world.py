@@ -1,4 +1,5 @@
-"""The twins data set as a `World`: the one file of evaluation that knows of `data_pipelines`."""
+"""The twins data set as a `World`: which alone of evaluation, with `twins_changes`, knows of
+`data_pipelines`."""
 
 from __future__ import annotations
 
@@ -11,11 +12,14 @@ from jaxtyping import Bool, Float32, UInt8
 
 from data_pipelines import window
 from data_pipelines.twins import open_source, project, render, start
+from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import OCCLUDER_LABEL, PALETTE
 from data_pipelines.twins.source import read_plan
-from data_pipelines.twins.world import ARENA, MAX_OBJECTS
+from data_pipelines.twins.world import ARENA, MAX_OBJECTS, get_world
+from wm_jax.edit import KINDS, Edits
 from wm_jax.errors import UserError
-from wm_jax.evaluation.world import Clips, Drawn, Truth
+from wm_jax.evaluation import twins_changes
+from wm_jax.evaluation.world import Changes, Clips, Drawn, Truth
 from wm_jax.mesh import to_batch
 
 Episode = Mapping[str, Any]
@@ -62,6 +66,13 @@ class TwinsWorld:
     source: Callable[[str, tuple[str, ...]], Sequence[Episode]]
     conditions: tuple[str, ...] = ()
     palette: np.ndarray = dataclasses.field(default_factory=lambda: PALETTE, repr=False)
+
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """Kinds of interventions that change what episodes of this world differ in: where nothing
+        falls and light and camera are still, these three are left alone."""
+        still = ("light", "camera", "gravity") if not get_world(self.name).drifting else ()
+        return tuple(kind for kind in KINDS if kind not in still)
 
     def clips(
         self,
@@ -172,9 +183,23 @@ class TwinsWorld:
     ) -> Float32[np.ndarray, "b k"]:
         """The true scenes one frame later. Light and camera stay as they are: they follow a
         schedule, not the physics."""
-        return np.stack([self._step(s, a) for s, a in zip(scenes, actions, strict=True)])
+        return self.future(scenes, actions[:, None])[:, 0]
 
-    def _step(self, scene: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def future(
+        self, scenes: Float32[np.ndarray, "r k"], actions: Float32[np.ndarray, "r t a"]
+    ) -> Float32[np.ndarray, "r t k"]:
+        """The true scenes of the next frames, under `advance`'s rules."""
+        return np.stack([self._run(s, a) for s, a in zip(scenes, actions, strict=True)])
+
+    def _run(self, scene: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        simulator, rows = self.simulator(scene), []
+        for action in actions:
+            simulator.step(action)
+            rows.append(self.read(scene, simulator))
+        return np.stack(rows)
+
+    def simulator(self, scene: Float32[np.ndarray, " k"]) -> Simulator:
+        """The true simulator in the state of a scene."""
         fields = {name: self.get(scene, name) for name in FIELDS}
         fields["occluders"] = _real(fields["occluders"])
         hand = fields["hand"]
@@ -185,16 +210,39 @@ class TwinsWorld:
             fields["angle"],
             angular_velocity=fields["angular_velocity"],
             hand=hand[:2] if hand[2] else None,
+            light=fields["light"],
+            camera=fields["camera"],
         )
         if simulator.hand is not None:
             x, y = map(float, fields["hand_velocity"])
             simulator.hand.velocity = x, y
-        simulator.step(action)
+        return simulator
+
+    def read(self, scene: Float32[np.ndarray, " k"], simulator: Simulator) -> np.ndarray:
+        """The scene with all that moves as it is in the simulator."""
         state = simulator.state()
         moved = {name: np.asarray(state[name], np.float32) for name in _MOVING}
         if simulator.hand is not None:
             moved["hand_velocity"] = np.array(simulator.hand.velocity, np.float32)
         return self.put(scene, **moved)
+
+    def draw_changes(
+        self,
+        scenes: Float32[np.ndarray, "r k"],
+        kind: str,
+        split: str,
+        rngs: Sequence[np.random.Generator],
+    ) -> Changes:
+        """An intervention of a kind for each scene."""
+        return twins_changes.draw(self, scenes, kind, split, rngs)
+
+    def apply(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> np.ndarray:
+        """The scenes after their changes."""
+        return twins_changes.apply(self, scenes, changes)
+
+    def edits(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
+        """The changes as a model is told them."""
+        return twins_changes.edits(self, scenes, changes)
 
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
         """Scenes as frames."""
@@ -205,7 +253,8 @@ class TwinsWorld:
         names = ("position", "angle", "hue", "shape", "hand", "light", "camera")
         states = {name: self.get(scenes, name) for name in names}
         states["present"] = states["hue"] >= 0
-        still = {name: self.get(scenes[0], name) for name in ("radius", "depth", "looks")}
+        # Of the last moment: an object that came in on the way has no size before.
+        still = {name: self.get(scenes[-1], name) for name in ("radius", "depth", "looks")}
         drawn = render(
             states,
             occluders=_real(self.get(scenes[0], "occluders")),

@@ -7,11 +7,13 @@ replaced with `World.get` and `World.put`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
+from wm_jax.edit import Edits
 from wm_jax.shapes import Conditions
 
 
@@ -49,6 +51,20 @@ class Clips(NamedTuple):
     covered: Bool[np.ndarray, "r t h w"] | None = None
 
 
+class Changes(NamedTuple):
+    """One intervention of a ``kind`` (see `wm_jax.edit`) in each of some scenes.
+
+    valid:  whether the scene allows one
+    target: the object's slot; -1 of kinds that mean none
+    params: what the world makes of it, in its own units
+    """
+
+    kind: str
+    valid: Bool[np.ndarray, " r"]
+    target: Int[np.ndarray, " r"]
+    params: Float32[np.ndarray, "r p"]
+
+
 class Drawn(NamedTuple):
     """Scenes as frames, and what of each object can be seen in them (see `Truth`)."""
 
@@ -66,6 +82,11 @@ class World(Protocol):
 
     @property
     def resolution(self) -> int: ...
+
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """Kinds of interventions that are made here, of `wm_jax.edit.KINDS`."""
+        ...
 
     @property
     def palette(self) -> Float32[np.ndarray, "k 3"]:
@@ -115,6 +136,34 @@ class World(Protocol):
         self, scenes: Float32[np.ndarray, "b k"], actions: Float32[np.ndarray, "b a"]
     ) -> Float32[np.ndarray, "b k"]:
         """The true scenes one frame later."""
+        ...
+
+    def future(
+        self, scenes: Float32[np.ndarray, "b k"], actions: Float32[np.ndarray, "b t a"]
+    ) -> Float32[np.ndarray, "b t k"]:
+        """The true scenes of the next frames; light and camera stay as they are."""
+        ...
+
+    def draw_changes(
+        self,
+        scenes: Float32[np.ndarray, "b k"],
+        kind: str,
+        split: str,
+        rngs: Sequence[np.random.Generator],
+    ) -> Changes:
+        """An intervention of this kind for each scene, drawn with the generator of its place, from
+        the ranges of the split."""
+        ...
+
+    def apply(
+        self, scenes: Float32[np.ndarray, "b k"], changes: Changes
+    ) -> Float32[np.ndarray, "b k"]:
+        """The scenes after their changes, no time later. A change of what is not there does
+        nothing."""
+        ...
+
+    def edits(self, scenes: Float32[np.ndarray, "b k"], changes: Changes) -> Edits:
+        """The changes as a model is told them."""
         ...
 
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:

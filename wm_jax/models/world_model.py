@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from wm_jax import shapes
+from wm_jax.edit import TOLD, Edits
 from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Conditioning
 from wm_jax.models.context_noise import corrupt
@@ -87,6 +88,9 @@ class Net(nn.Module):
 
     def tokens(self, carry):
         return self.dynamics.tokens(carry)
+
+    def edit(self, carry, edits):
+        return self.dynamics.edit(carry, edits)
 
     def read(self, tokens):
         return {} if self.heads is None else self.heads(tokens)
@@ -171,6 +175,22 @@ class WorldModel:
     def step(self, params, state, conditions, frame=None, key=None) -> shapes.LatentState:
         carry = self._apply(params, "step", state.carry, conditions, frame, key)
         return self._state(params, carry, state.step + 1)
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Kinds of edit that this model takes: see `wm_jax.edit`."""
+        told = (kind for kind, modality in TOLD.items() if modality in self.net.modalities)
+        return (*getattr(self.net.dynamics, "edits", ()), *told)
+
+    def edit(self, params: PyTree, state: shapes.LatentState, edits: Edits) -> shapes.LatentState:
+        """The state with a change in it; no time passes. Raises `UserError` for a backbone whose
+        state nobody knows how to edit."""
+        if not hasattr(self.net.dynamics, "edit"):
+            raise UserError(
+                f"the state of {type(self.net.dynamics).__name__} cannot be edited; choose "
+                "model.name=grid_slots."
+            )
+        return self._state(params, self._apply(params, "edit", state.carry, edits), state.step)
 
     def decode(
         self, params: PyTree, state: shapes.LatentState, key: jax.Array | None = None

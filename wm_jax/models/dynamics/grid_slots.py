@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wm_jax.models.dynamics import lessons, templates, tracking
+from wm_jax.edit import Edits
+from wm_jax.models.dynamics import lessons, slot_edit, templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.models.dynamics.pixels import CONTRAST, background
@@ -244,6 +245,15 @@ class GridSlots(nn.Module):
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
 
         return over_time(body)(self, carry, (seen, told, is_first))[1]
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Kinds that `edit` takes; gravity if slots are believed to fall."""
+        return ("move", "push", "recolour", "remove", "add", *(["gravity"] if self.pull else []))
+
+    def edit(self, scene: Scene, edits: Edits) -> Scene:
+        """The scene with a change in it: see `slot_edit`."""
+        return slot_edit.apply(scene, edits, self.cells, self.pull, self.look_at)
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, and pixels and background in the tracker's units."""

@@ -1,0 +1,105 @@
+"""The causal suite on a small world: the scale is right at both ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wm_jax.config import base_config
+from wm_jax.evaluation import causal, causal_page, counterfactual
+from wm_jax.evaluation.judge import Run, judge_causal
+from wm_jax.evaluation.protocol import CausalProtocol
+from wm_jax.models.baselines import CopyLast
+
+
+@pytest.fixture(scope="module")
+def rules(world):
+    return CausalProtocol(
+        world=world.name, resolution=32, episodes=3, starts=(0,), context=12, horizon=20,
+        doses=(2.0,),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judged(world, rules):
+    """Of a run whose model is copy-last, which takes no edit."""
+    run = Run(Path("runs/a"), CopyLast((32, 32)), {"none": np.zeros(3)}, base_config(), updates=7)
+    return judge_causal({"default": run}, world, rules, "wm-jax evaluate --suite causal")
+
+
+def value(report, model, metric, scenario, control=None, step=0):
+    row = causal_page.find(report, model, metric, scenario, step, control)
+    return None if row is None else row["value"]
+
+
+def test_the_simulator_is_the_top_of_the_scale(judged, rules):
+    report = judged[0]
+    assert report.scenarios == (
+        ["move", "push", "recolour", "remove", "add", "push_x2", "sequence", "undone"]
+    )
+    for scenario in report.scenarios[:-1]:
+        assert value(report, "truth", "edit_success", scenario) > 0.97
+        assert value(report, "truth", "edit_success_common", scenario) > 0.97
+        assert value(report, "truth", "edit_success_ssim", scenario) > 0.999
+    for scenario in ("move", "push", "remove", "add"):
+        assert value(report, "truth", "locality", scenario) < rules.untouched
+    assert value(report, "truth", "undo_error", "undone") == 0
+    assert value(report, "truth", "null_change", "null", "null") == 0
+
+
+def test_shuffled_edits_are_worth_nothing_and_what_is_seen_nearly_everything(judged):
+    report = judged[0]
+    for scenario in ("move", "push", "recolour", "add"):
+        assert value(report, "truth", "edit_success", scenario, "shuffled") < 0.5
+        assert value(report, "see_then_simulate", "edit_success", scenario) > 0.6
+    for scenario in ("recolour", "remove", "add"):
+        assert value(report, "see_then_simulate", "edit_success", scenario, "oracle") > 0.6
+
+
+def test_a_model_without_edits_has_the_oracle_alone(judged):
+    report = judged[0]
+    for row in report.rows:
+        if row["model"] in ("default", "copy_last"):
+            assert row["control"] == "oracle"
+    assert value(report, "default", "edit_success_ssim", "recolour", "oracle") is not None
+    assert "cannot be edited" in causal_page.headline(report)
+    assert "not supported" in causal_page.section(report)
+
+
+def test_rows_name_the_intervention_and_the_share_that_counts(judged):
+    report, result = judged
+    success = [r for r in result["rows"] if r["metric"].startswith("edit_success")]
+    assert {r["intervention"] for r in success} == set(report.scenarios) - {"undone"}
+    assert all(0 <= r["share"] <= 1 and 0 <= r["n"] <= 3 for r in success)
+    assert {r["metric"] for r in result["rows"]} <= set(causal.METRICS)
+    assert result["protocol"]["split_hash"]
+
+
+def test_twins_share_the_past_and_differ_by_their_change_alone(world, rules, instrument):
+    rules = dataclasses.replace(rules, kinds=world.interventions)
+    clips = world.clips("test", rules.length, rules.starts, rules.episodes)
+    facts = counterfactual.factual(clips, world, rules)
+    error = counterfactual.seen_by(instrument, facts, rules)
+    assert 0 < error < 0.3
+    recolour, remove = (
+        counterfactual.make(s, facts, world, rules, error)
+        for s in counterfactual.scenarios(rules)
+        if s.name in ("recolour", "remove")
+    )
+    again = counterfactual.make(
+        counterfactual.Scenario("remove", ((0, "remove", 1.0),)), facts, world, rules, error
+    )
+    np.testing.assert_array_equal(remove.clips.frames, again.clips.frames)
+    context = rules.context
+    for twin in (recolour, remove):
+        np.testing.assert_array_equal(twin.clips.frames[:, :context], facts.frames[:, :context])
+        assert (twin.clips.frames[:, context] != facts.frames[:, context]).any()
+        assert (twin.span > 4).all()
+    far, _ = counterfactual.displacement(facts, recolour.clips, world, rules)
+    assert far.max() == 0, "a colour moves nothing"
+    gone = remove.clips.truth.present[:, context:].sum(-1)
+    assert (gone == facts.truth.present[:, context:].sum(-1) - 1).all()
+    assert remove.edited().sum(1).tolist() == [1, 1, 1]
