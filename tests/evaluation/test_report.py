@@ -140,7 +140,8 @@ def test_suites_share_a_page(copy_last_run, tmp_path, capsys, suites):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (["--suite", "causal"], "no suite 'causal'"),
+        (["--suite", "probe"], "no suite 'probe'"),
+        (["--suite", "causal", "--causal-horizon", "4"], "must be at least 5"),
         (["--episodes", "0"], "at least 1"),
         (["--horizon", "0"], "at least 1"),
         (["--horizon", "5000"], "ask for a shorter --horizon"),

@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     out = args.out or args.workdir
     written = {name: out / "evaluation" / f"{name}.json" for name in results}
     for name, path in written.items():
-        _write(path, to_text(results[name]))
+        write(path, to_text(results[name]))
     where = out / "report" / "index.html"
-    _write(where, page)
+    write(where, page)
     if args.json:
         both = results if len(results) > 1 else results[asked[0]]
         print(json.dumps(both, allow_nan=False))
@@ -126,7 +126,7 @@ def to_text(result: dict[str, Any]) -> str:
     return head.removesuffix("[]\n}") + f"[\n{lines}\n]\n}}\n"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Whole or not at all."""
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
