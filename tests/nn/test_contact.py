@@ -122,12 +122,23 @@ def test_a_convex_outline_stays_as_it_is():
         np.testing.assert_allclose(convex(jnp.asarray(outline)), outline, atol=1e-6)
 
 
-def test_a_direction_that_claims_too_much_reaches_where_its_neighbours_meet():
+@pytest.mark.parametrize("spikes", [[7], [7, 8], [0, 71, 1]])
+def test_directions_that_claim_too_much_reach_where_their_neighbours_meet(spikes):
+    """Also several beside each other; and they hear what their reach should be."""
     spiked = disc(0.1)
-    spiked[7] = 0.3
+    spiked[spikes] = 0.3
     outline = convex(jnp.asarray(spiked))
     corner = 0.1 / np.cos(2 * np.pi / K)
-    np.testing.assert_allclose(outline[7], corner, rtol=1e-5)
-    np.testing.assert_allclose(np.delete(outline, 7), 0.1, atol=1e-6)
-    gradient = jax.grad(lambda h: convex(h)[7])(jnp.asarray(spiked))
-    assert gradient[6] > 0 and gradient[8] > 0, "which no contact along it would have"
+    assert outline.max() < 0.1 + len(spikes) ** 2 * (corner - 0.1) + 1e-6
+    np.testing.assert_allclose(np.delete(outline, spikes), 0.1, atol=1e-6)
+    gradient = jax.grad(lambda h: convex(h)[spikes[0]])(jnp.asarray(spiked))
+    assert gradient[spikes[0]] == 1
+
+
+def test_a_reach_that_one_body_has_too_much_and_the_other_too_little_is_no_matter():
+    """Only the sum of two outlines is told by contacts: an odd part that all share is nothing."""
+    odd = 0.03 * np.sin(3 * np.arange(K) * 2 * np.pi / K).astype(np.float32)
+    place, speed = [[0.4, 0.5], [0.56, 0.52]], [[0.03, 0.004], [-0.02, 0.0]]
+    plain = collide(one(place), one(speed), bodies(disc(0.07), disc(0.07)))
+    shared = collide(one(place), one(speed), bodies(disc(0.07) + odd, disc(0.07) + odd))
+    np.testing.assert_allclose(shared.speed, plain.speed, atol=1e-6)

@@ -12,6 +12,7 @@ bounce that is half made is wrong on both sides.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,9 @@ from jaxtyping import Array, Float
 
 #: A number of steps that stands for never.
 NEVER = 3.0
+#: Directions to either side by which it is told that one reaches too far: more of them beside each
+#: other could all be wrong.
+NEAR = 3
 #: Steps around the end of a step over which the gradient of "they touch" is spread.
 EASE = 0.1
 
@@ -54,14 +58,21 @@ def directions(count: int) -> Float[np.ndarray, "k 2"]:
 
 
 def convex(support: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
-    """The support of what the half-planes ``x · direction ≤ support`` have in common, as far as the
-    two neighbours of a direction tell: no corner reaches beyond where theirs meet.
+    """The support of what the half-planes ``x · direction ≤ support`` have in common: no direction
+    reaches beyond where those of two others, one on either side and up to `NEAR` away, meet.
 
     A direction that claims to reach farther never separates anything, so no contact is ever found
-    along it and no gradient mends it; here it reaches as far as its neighbours let it.
+    along it and no gradient mends it; here it reaches as far as its neighbours let it, and is told
+    (a straight-through estimator) what that reach should rather be.
     """
-    between = jnp.roll(support, 1, -1) + jnp.roll(support, -1, -1)
-    return jnp.minimum(support, between / (2 * np.cos(2 * np.pi / support.shape[-1])))
+    turn, true = 2 * np.pi / support.shape[-1], jax.lax.stop_gradient(support)
+    for before, after in itertools.product(range(1, NEAR + 1), repeat=2):
+        if (before + after) * turn < np.pi - 1e-6:
+            sides = jnp.roll(support, before, -1) * np.sin(after * turn)
+            sides += jnp.roll(support, -after, -1) * np.sin(before * turn)
+            corner = jax.lax.stop_gradient(sides) / np.sin((before + after) * turn)
+            true = jnp.minimum(true, corner)
+    return support + jax.lax.stop_gradient(true - support)
 
 
 def collide(
@@ -80,7 +91,9 @@ def collide(
     first, second = np.triu_indices(place.shape[1], 1)
     apart, closing = place[:, second] - place[:, first], speed[:, second] - speed[:, first]
     opposite = np.roll(np.arange(count), -(count // 2))
-    reach = bodies.support[:, first] + bodies.support[:, second][..., opposite]
+    # The outline of both (their Minkowski sum). It is what contacts tell of; what one body has too
+    # much along a direction and all others too little along the opposite one, they do not.
+    reach = convex(bodies.support[:, first] + bodies.support[:, second][..., opposite])
     gap, drift = apart @ directed.T - reach, closing @ directed.T
     # Where a direction separates: when it ceases to. Where it does not: how little it is missing,
     # so that bodies that overlap are pushed out the shortest way.

@@ -36,7 +36,7 @@ from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.models.dynamics.pixels import CONTRAST, background
 from wm_jax.models.dynamics.tracking import UNIT, Scene
 from wm_jax.nn.compute import over_time
-from wm_jax.nn.contact import Bodies, collide, convex, rebound
+from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
@@ -282,7 +282,7 @@ class GridSlots(nn.Module):
             self.outline(scene.look), [self.directions, self.directions + 1], -1
         )
         return Bodies(
-            support=convex(0.08 + 0.05 * support),
+            support=0.08 + 0.05 * support,
             sharp=160 * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
             log_mass=0.1 * log_mass,
             present=scene.present,
