@@ -20,19 +20,11 @@ SUITES = ("pixel", "temporal", "causal")
 def main(argv: list[str]) -> int:
     """The verb."""
     args = _parser().parse_args(argv)
-    unknown = [name for name in args.suite.split(",") if name not in SUITES]
-    if unknown:
-        raise UserError(f"there is no suite '{unknown[0]}'; there are: {', '.join(SUITES)}.")
-    if min(args.episodes, args.horizon, args.long_horizon) < 1:
-        raise UserError("--episodes, --horizon and --long-horizon must be at least 1.")
-    if "causal" in args.suite.split(",") and args.causal_horizon < 5:
-        raise UserError(
-            "--causal-horizon must be at least 5: the first 4 frames are the oracle's and are not "
-            "scored."
-        )
-    asked = [name for name in SUITES if name in args.suite.split(",")]
+    asked = _check(args)
+    if args.contexts:
+        return _write_contexts(args)
     results, page, told = evaluate(args, asked, shlex.join(["wm-jax", "evaluate", *argv]))
-    out = args.out or args.workdir
+    out = args.out or args.workdir or Path("evaluated")
     written = {name: out / "evaluation" / f"{name}.json" for name in results}
     for name, path in written.items():
         write(path, to_text(results[name]))
@@ -48,6 +40,28 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> list[str]:
+    """The suites that are asked for. Raises `UserError` for what cannot be."""
+    asked = [name for name in SUITES if name in args.suite.split(",")]
+    unknown = [name for name in args.suite.split(",") if name not in SUITES]
+    if unknown:
+        raise UserError(f"there is no suite '{unknown[0]}'; there are: {', '.join(SUITES)}.")
+    if min(args.episodes, args.horizon, args.long_horizon) < 1:
+        raise UserError("--episodes, --horizon and --long-horizon must be at least 1.")
+    if "causal" in args.suite.split(",") and args.causal_horizon < 5:
+        raise UserError(
+            "--causal-horizon must be at least 5: the first 4 frames are the oracle's and are not "
+            "scored."
+        )
+    if not (args.workdir or args.model or args.videos or args.contexts):
+        raise UserError("name what to score: --workdir, --model or --videos.")
+    if not args.data and (args.contexts or not args.workdir):
+        raise UserError("--data must name the folder of the data set.")
+    if args.videos and "causal" in asked:
+        raise UserError("a folder of videos takes no edits; --suite pixel,temporal scores it.")
+    return asked
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wm-jax evaluate",
@@ -55,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: wm-jax evaluate --workdir runs/a --suite pixel,causal --beside runs/b",
     )
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="the run's folder")
+    add("--workdir", type=Path, help="the run's folder")
+    add("--model", help="a model from outside: an exported folder, or FILE.py:FUNCTION")
+    add("--videos", type=Path, help="a folder of predictions, one for each of --contexts")
+    add("--contexts", type=Path, help="only write what is shown into this folder")
     add(
         "--suite",
         default="pixel",
@@ -68,9 +85,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
     add("--causal-horizon", type=int, default=40, help="after an edit (default %(default)s)")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
-    add("--out", type=Path, help="folder for evaluation/ and report/ (default: the workdir)")
+    add(
+        "--out",
+        type=Path,
+        help="folder for evaluation/ and report/ (default: workdir, or evaluated)",
+    )
     add("--json", action="store_true", help="print the result as JSON")
     return parser
+
+
+def _write_contexts(args: argparse.Namespace) -> int:
+    from wm_jax.evaluation.outside import write_contexts
+    from wm_jax.evaluation.protocol import Protocol
+    from wm_jax.evaluation.twins_world import open_world, resolution_of
+    from wm_jax.shapes import CONDITION_SIZES
+
+    directory = str(args.data)
+    world = open_world(directory, resolution_of(directory), tuple(CONDITION_SIZES))
+    rules = Protocol(horizon=args.horizon, split=args.split, episodes=args.episodes)
+    clips = world.clips(rules.split, rules.length, rules.starts, rules.episodes)
+    count = write_contexts(clips, rules, args.contexts)
+    print(f"{count} contexts of {rules.context} frames: {args.contexts}")
+    return 0
 
 
 def evaluate(
@@ -79,16 +115,27 @@ def evaluate(
     """Scores the runs that ``args`` names by the suites ``asked``: what is written as JSON, the
     page, and what is said on the terminal."""
     # Imported here so that --help answers without them.
-    from wm_jax.evaluation import causal_page, report, summary, temporal_page
+    from wm_jax.evaluation import causal_page, outside, report, summary, temporal_page
     from wm_jax.evaluation.judge import judge, judge_causal, judge_temporal, restore
     from wm_jax.evaluation.protocol import CausalProtocol, Protocol, TemporalProtocol
-    from wm_jax.evaluation.twins_world import open_world
+    from wm_jax.evaluation.twins_world import open_world, resolution_of
 
-    runs = restore([args.workdir, *args.beside])
-    config = next(iter(runs.values())).config
-    told = {modality for run in runs.values() for modality in run.config.data.conditions}
-    directory = str(args.data or config.data.directory)
-    world = open_world(directory, config.model.resolution, tuple(sorted(told)))
+    trained = restore([*([args.workdir] if args.workdir else []), *args.beside])
+    tested: dict[str, Any] = {}
+    told = {modality for run in trained.values() for modality in run.config.data.conditions}
+    if args.model:
+        model = outside.load(args.model)
+        told |= set(model.told)
+        tested["outside"] = model
+    if args.videos:
+        tested["videos"] = outside.Videos(args.videos)
+    runs = {**trained, **tested} if args.workdir else {**tested, **trained}
+    if args.workdir:
+        config = next(iter(trained.values())).config
+        directory, resolution = str(args.data or config.data.directory), config.model.resolution
+    else:
+        directory, resolution = str(args.data), resolution_of(str(args.data))
+    world = open_world(directory, resolution, tuple(sorted(told)))
     about = {
         "world": world.name,
         "split": args.split,

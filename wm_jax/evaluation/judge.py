@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 import jax
 import numpy as np
@@ -36,8 +37,51 @@ class Run:
     updates: int
 
     @property
-    def parameters(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    def seed(self) -> int | None:
+        return self.config.seed
+
+    def subject(self, name: str, protocol: Protocol) -> Subject:
+        return suite.model_subject(name, self.model, self.params, protocol)
+
+    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject:
+        return causal.ModelSubject(name, self.model, self.params, protocol)
+
+    def settings(self) -> Mapping[str, Any]:
+        return self.config.to_dict()
+
+    def about(self, samples: int) -> dict[str, Any]:
+        return {
+            "workdir": str(self.workdir),
+            "backbone": self.config.model.name,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
+            "updates": self.updates,
+            "samples": samples,
+        }
+
+
+class Tested(TypingProtocol):
+    """Something under test: a run, a model from outside, a folder of videos."""
+
+    @property
+    def seed(self) -> int | None:
+        """Of its training, where it is known."""
+        ...
+
+    def subject(self, name: str, protocol: Protocol) -> Subject: ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """For the page."""
+        ...
+
+    def about(self, samples: int) -> dict[str, Any]:
+        """For the result."""
+        ...
+
+
+class Editable(Tested, TypingProtocol):
+    """One that can be asked what happens if."""
+
+    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject: ...
 
 
 def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
@@ -60,23 +104,21 @@ def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
 
 
 def judge(
-    runs: dict[str, Run], world: World, protocol: Protocol, command: str
+    runs: Mapping[str, Tested], world: World, protocol: Protocol, command: str
 ) -> tuple[Report, dict[str, Any]]:
     """Scores the runs and every baseline on the same clips: the report, and the result as JSON."""
     clips = world.clips(protocol.split, protocol.length, protocol.starts, protocol.episodes)
     protocol = dataclasses.replace(protocol, split_hash=split_hash(clips.frames))
     instrument = Instrument(world.palette, world.resolution)
     calibrated, holds = calibration.calibrate(clips, world.mean_image(), protocol, instrument)
-    tested = [
-        suite.model_subject(name, run.model, run.params, protocol) for name, run in runs.items()
-    ]
+    tested = [run.subject(name, protocol) for name, run in runs.items()]
     tested = [suite.with_samples(subject, clips, protocol) for subject in tested]
     subjects = [*tested, *suite.baselines(world, instrument, protocol)]
     scores, errors = _measure(subjects, clips, protocol, instrument)
-    first, config = tested[0], runs[tested[0].name].config
-    rows = suite.table(scores, protocol, config.seed, list(runs)) + calibrated
+    first, run = tested[0], runs[tested[0].name]
+    rows = suite.table(scores, protocol, run.seed, list(runs)) + calibrated
     about = {
-        name: _about(run, subject.samples)
+        name: run.about(subject.samples)
         for (name, run), subject in zip(runs.items(), tested, strict=True)
     }
     result = {
@@ -87,12 +129,12 @@ def judge(
         "rows": rows,
     }
     films = _films(first, clips, errors[first.name])
-    report = Report(rows, protocol, list(runs), films, holds, about, command, config.to_dict())
+    report = Report(rows, protocol, list(runs), films, holds, about, command, run.settings())
     return report, result
 
 
 def judge_temporal(
-    runs: dict[str, Run], world: World, protocol: TemporalProtocol, command: str
+    runs: Mapping[str, Tested], world: World, protocol: TemporalProtocol, command: str
 ) -> tuple[TemporalReport, dict[str, Any]]:
     """The temporal suite: what its section of the page is made of, and the result as JSON."""
     longest = world.longest_hidden(protocol.visible_share)
@@ -107,7 +149,7 @@ def judge_temporal(
 
     def subjects(horizon: int) -> list[Subject]:
         rules = dataclasses.replace(protocol, horizon=horizon)
-        tested = [suite.model_subject(n, r.model, r.params, rules) for n, r in runs.items()]
+        tested = [run.subject(name, rules) for name, run in runs.items()]
         return [*tested, *suite.baselines(world, instrument, rules), temporal.truth(rules.context)]
 
     near, far = subjects(protocol.horizon), subjects(protocol.long_horizon)
@@ -132,11 +174,11 @@ def judge_temporal(
             )
             told = tell(protocol.long_horizon, begun + each)
             longs[first.name] = temporal.measure_long(second, long, protocol, instrument, told)
-    seed = next(iter(runs.values())).config.seed
+    seed = next(iter(runs.values())).seed
     rows = temporal.table(shorts, longs, protocol, seed, list(runs))
     result = {
         "protocol": protocol.to_dict(),
-        "models": {name: _about(run, samples[name]) for name, run in runs.items()},
+        "models": {name: run.about(samples[name]) for name, run in runs.items()},
         "command": command,
         "rows": rows,
     }
@@ -144,7 +186,7 @@ def judge_temporal(
 
 
 def judge_causal(
-    runs: dict[str, Run], world: World, protocol: CausalProtocol, command: str
+    runs: Mapping[str, Editable], world: World, protocol: CausalProtocol, command: str
 ) -> tuple[CausalReport, dict[str, Any]]:
     """The causal suite: what its section of the page is made of, and the result as JSON."""
     protocol = dataclasses.replace(protocol, kinds=world.interventions)
@@ -159,7 +201,7 @@ def judge_causal(
         for number, scenario in enumerate(scenarios, 1):
             twins.append(counterfactual.make(scenario, facts, world, protocol, error))
             progress.update(number, scenario=scenario.name)
-    tested = [causal.ModelSubject(n, r.model, r.params, protocol) for n, r in runs.items()]
+    tested = [run.causal_subject(name, protocol) for name, run in runs.items()]
     subjects: list[causal.Subject] = [
         *tested,
         causal.ModelSubject("copy_last", CopyLast((world.resolution,) * 2), {}, protocol),
@@ -180,11 +222,11 @@ def judge_causal(
             measured[subject.name] = causal.measure(
                 subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done
             )
-    seed = next(iter(runs.values())).config.seed
+    seed = next(iter(runs.values())).seed
     rows = causal.table(measured, facts, twins, world, protocol, seed, list(runs))
     result = {
         "protocol": protocol.to_dict(),
-        "models": {name: _about(run, samples[name]) for name, run in runs.items()},
+        "models": {name: run.about(samples[name]) for name, run in runs.items()},
         "command": command,
         "rows": rows,
     }
@@ -195,7 +237,7 @@ def judge_causal(
 
 
 def causal_films(
-    subject: causal.ModelSubject,
+    subject: causal.Subject,
     measured: causal.Measured,
     facts: Clips,
     twins: Sequence[counterfactual.Twins],
@@ -234,16 +276,6 @@ def causal_films(
             )
         )
     return films
-
-
-def _about(run: Run, samples: int) -> dict[str, Any]:
-    return {
-        "workdir": str(run.workdir),
-        "backbone": run.config.model.name,
-        "parameters": run.parameters,
-        "updates": run.updates,
-        "samples": samples,
-    }
 
 
 def _measure(

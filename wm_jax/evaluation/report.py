@@ -73,11 +73,11 @@ def page(title: str, pieces: Sequence[str]) -> str:
 
 
 def _about(report: Report) -> str:
-    told = [
-        f"{name}: {run['backbone']}, {run['parameters']:,} parameters, {run['updates']:,} updates, "
-        f"{run['workdir']}"
-        for name, run in report.about.items()
-    ]
+    told = []
+    for name, run in report.about.items():
+        known = [str(run["backbone"])]
+        known += [f"{run[what]:,} {what}" for what in ("parameters", "updates") if what in run]
+        told.append(f"{name}: {', '.join([*known, str(run['workdir'])])}")
     return " · ".join(told)
 
 

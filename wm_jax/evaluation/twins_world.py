@@ -90,6 +90,7 @@ class TwinsWorld:
         source = self.source(split, ("group", "branch", "is_first", "frames", *told, *names))
         cuts: list[dict[str, np.ndarray]] = []
         unit: list[int] = []
+        begun: list[int] = []
         units = 0
         for index in range(len(source)):
             if units == episodes:
@@ -102,11 +103,12 @@ class TwinsWorld:
                 if first + length <= len(episode["frames"]):
                     cuts.append(self._cut(episode, first, length, covered))
                     unit.append(units)
+                    begun.append(first)
             units += 1
         if not cuts:
             raise UserError(f"the split '{split}' of {self.name} holds no episodes; build it anew.")
         joined = {name: np.stack([cut[name] for cut in cuts]) for name in cuts[0]}
-        return _assemble(joined, np.array(unit))
+        return _assemble(joined, np.array(unit), np.array(begun))
 
     def _check(self, episode: Episode, length: int, split: str) -> None:
         frames = len(episode["frames"])
@@ -293,7 +295,7 @@ def scenes_of(episode: Episode) -> Float32[np.ndarray, "t k"]:
     return np.concatenate(rows, 1)
 
 
-def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
+def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray, begun: np.ndarray) -> Clips:
     truth = Truth(
         hue=arrays["truth/hue"],
         shape=arrays["truth/shape"],
@@ -310,6 +312,7 @@ def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray) -> Clips:
         arrays["scenes"],
         arrays["hand_actions"],
         arrays.get("covered"),
+        begun,
     )
 
 
@@ -323,6 +326,11 @@ def _covered(labels: UInt8[np.ndarray, "t h w"]) -> Bool[np.ndarray, "t h w"]:
     out[:, :, 1:] |= wide[:, :, :-1]
     out[:, :, :-1] |= wide[:, :, 1:]
     return out
+
+
+def resolution_of(directory: str) -> int:
+    """px of a built data set. Raises `UserError` where there is none."""
+    return int(read_plan(directory)["plan"]["resolution"])
 
 
 def open_world(directory: str, resolution: int, conditions: tuple[str, ...]) -> TwinsWorld:

@@ -40,6 +40,7 @@ class Clips(NamedTuple):
     scenes: true scenes, for the baselines that are told things
     actions: of the hand, for them too (``conditions`` hold only what the model is told)
     covered: pixels with an object or the hand on them or beside them, where that was asked for
+    start:  the frame of its episode at which a clip begins
     """
 
     frames: UInt8[np.ndarray, "r t h w 3"]
@@ -49,6 +50,7 @@ class Clips(NamedTuple):
     scenes: Float32[np.ndarray, "r t k"]
     actions: Float32[np.ndarray, "r t a"]
     covered: Bool[np.ndarray, "r t h w"] | None = None
+    start: Int[np.ndarray, " r"] | None = None
 
 
 class Changes(NamedTuple):
