@@ -15,7 +15,7 @@ PACKAGES = ("wm_jax", "data_pipelines")
 
 #: A module imports from its own line or from those above. The longest matching prefix counts.
 LAYERS = [
-    ["wm_jax", "wm_jax.errors", "wm_jax.shapes", "wm_jax.progress", "wm_jax.stop"],
+    ["wm_jax", "wm_jax.errors", "wm_jax.shapes", "wm_jax.edit", "wm_jax.progress", "wm_jax.stop"],
     ["wm_jax.losses", "data_pipelines"],
     ["wm_jax.nn"],
     ["wm_jax.models"],
@@ -29,7 +29,8 @@ LAYERS = [
 ]
 #: Modules of wm_jax that know of data_pipelines; the rest gets what it needs as arguments.
 READS_DATA = {
-    *("wm_jax.clips", "wm_jax.train", "wm_jax.evaluation.twins_world", "wm_jax.studies.runner"),
+    *("wm_jax.clips", "wm_jax.train", "wm_jax.studies.runner", "wm_jax.evaluation.twins_world"),
+    *("wm_jax.evaluation.twins_scene", "wm_jax.evaluation.twins_changes"),
 }
 #: Modules that may import Grain, array_record or TFDS as they are imported.
 RECORDS = {"data_pipelines.twins.build", "data_pipelines.twins.builder"}

@@ -8,7 +8,7 @@ from wm_jax.errors import UserError
 from wm_jax.evaluation import informed
 from wm_jax.evaluation.informed import Sight
 from wm_jax.evaluation.score import score_objects
-from wm_jax.evaluation.twins_world import SCENE_SIZE
+from wm_jax.evaluation.twins_scene import SCENE_SIZE
 from wm_jax.models.baselines import TrueSimulator
 
 

@@ -1,6 +1,6 @@
 """Interventions on scenes of the twins world: drawn, made, and said as a model is told them.
 
-Beside `twins_world` the one file of evaluation that knows of `data_pipelines`. What an intervention
+What an intervention
 is, and from which ranges one is drawn, is that of the data set (`data_pipelines.twins`).
 """
 
@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32
 
+from data_pipelines.twins import project
 from data_pipelines.twins.interventions import Intervention, sample_intervention
 from data_pipelines.twins.physics import Simulator
+from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, get_world, world_of_split
 from wm_jax.edit import KINDS, Edits, no_edits
+from wm_jax.evaluation import twins_scene
+from wm_jax.evaluation.twins_scene import get, put
 from wm_jax.evaluation.world import Changes
-
-if TYPE_CHECKING:
-    from wm_jax.evaluation.twins_world import TwinsWorld
 
 _TABLE = ("radius", "mass", "inertia", "friction", "restitution")
 
 
 def draw(
-    world: TwinsWorld,
+    world: str,
     scenes: np.ndarray,
     kind: str,
     split: str,
@@ -34,12 +34,12 @@ def draw(
 ) -> Changes:
     """One of a kind for each scene (r, k), with the generator of the same place; not ``valid``
     where the scene allows none."""
-    ranges = world_of_split(get_world(world.name), split)
+    ranges = world_of_split(get_world(world), split)
     count = len(scenes)
     valid, target = np.zeros(count, bool), np.full(count, -1)
     params = np.zeros((count, 8), np.float32)
     for i, (scene, rng) in enumerate(zip(scenes, rngs, strict=True)):
-        simulator = world.simulator(scene)
+        simulator = twins_scene.simulator(scene)
         table, drawn = dataclasses.replace(simulator.scene, world=ranges), None
         if simulator.bodies:
             drawn = sample_intervention(kind, 0, table, simulator.state(), rng, simulator.objects)
@@ -48,19 +48,19 @@ def draw(
     return Changes(kind, valid, target, params)
 
 
-def apply(world: TwinsWorld, scenes: np.ndarray, changes: Changes) -> np.ndarray:
+def apply(scenes: np.ndarray, changes: Changes) -> np.ndarray:
     """The scenes (r, k) after the changes, no time later. A change of an object that is not in a
     scene does nothing."""
     out = scenes.copy()
     for i in np.flatnonzero(changes.valid):
-        simulator, target = world.simulator(scenes[i]), int(changes.target[i])
+        simulator, target = twins_scene.simulator(scenes[i]), int(changes.target[i])
         if target >= 0 and changes.kind != "add" and target not in simulator.bodies:
             continue
         if changes.kind == "add" and target in simulator.bodies:
             continue
         simulator.apply(Intervention(changes.kind, 0, target, changes.params[i], ""))
-        out[i] = world.put(
-            world.read(scenes[i], simulator),
+        out[i] = put(
+            twins_scene.read(scenes[i], simulator),
             **{name: np.asarray(simulator.objects[name], np.float32) for name in _TABLE},
             **{name: _seen(simulator, name) for name in ("light", "camera")},
         )
@@ -71,38 +71,38 @@ def _seen(simulator: Simulator, name: str) -> np.ndarray:
     return np.asarray(simulator.state()[name], np.float32)
 
 
-def edits(world: TwinsWorld, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
+def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes, resolution: int) -> Edits:
     """The same changes as a model is told them: places and sizes as the camera shows them."""
     out = no_edits(len(scenes))
     rows, params = np.arange(len(scenes)), changes.params
-    zoom = np.exp(world.get(scenes, "camera")[:, 2])
+    zoom = np.exp(get(scenes, "camera")[:, 2])
     known = np.maximum(changes.target, 0)
-    hue = np.maximum(world.get(scenes, "hue")[rows, known], 0)
+    hue = np.maximum(get(scenes, "hue")[rows, known], 0)
 
     def shown(places: np.ndarray) -> np.ndarray:
-        return world.to_pixels(places[:, None], scenes)[:, 0] / world.resolution
+        return project(places, get(scenes, "camera"), resolution) / resolution
 
     def length(sizes: np.ndarray) -> np.ndarray:
         return sizes * (zoom[:, None] if sizes.ndim == 2 else zoom) / ARENA
 
     given: dict[str, np.ndarray] = {
         "kind": np.where(changes.valid, KINDS.index(changes.kind), -1).astype(np.int32),
-        "at": shown(world.get(scenes, "position")[rows, known]),
-        "named": world.palette[hue],
+        "at": shown(get(scenes, "position")[rows, known]),
+        "named": PALETTE[hue],
     }
     if changes.kind == "move":
         given["place"] = shown(params[:, :2])
     elif changes.kind == "push":
         given["speed"] = length(params[:, :2])
     elif changes.kind == "recolour":
-        given["paint"] = world.palette[params[:, 0].astype(int)]
+        given["paint"] = PALETTE[params[:, 0].astype(int)]
     elif changes.kind == "gravity":
         given["pull"] = length(params[:, :2])
     elif changes.kind == "add":
         given |= {
             "place": shown(params[:, :2]),
             "speed": length(params[:, 2:4]),
-            "paint": world.palette[params[:, 4].astype(int)],
+            "paint": PALETTE[params[:, 4].astype(int)],
             "shape": params[:, 5].astype(np.int32),
             "radius": length(params[:, 6]),
         }

@@ -1,53 +1,25 @@
-"""The twins data set as a `World`: which alone of evaluation, with `twins_changes`, knows of
-`data_pipelines`."""
+"""The twins data set as a `World`: which alone of evaluation, with `twins_scene` and
+`twins_changes`, knows of `data_pipelines`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from data_pipelines import window
-from data_pipelines.twins import open_source, project, render, start
-from data_pipelines.twins.physics import Simulator
+from data_pipelines.twins import open_source, project, render
 from data_pipelines.twins.render import OCCLUDER_LABEL, PALETTE
 from data_pipelines.twins.source import read_plan
-from data_pipelines.twins.world import ARENA, MAX_OBJECTS, get_world
+from data_pipelines.twins.world import ARENA, get_world
 from wm_jax.edit import KINDS, Edits
 from wm_jax.errors import UserError
-from wm_jax.evaluation import twins_changes
+from wm_jax.evaluation import twins_changes, twins_scene
+from wm_jax.evaluation.twins_scene import TRUTH, Episode, scenes_of
 from wm_jax.evaluation.world import Changes, Clips, Drawn, Truth
 from wm_jax.mesh import to_batch
-
-Episode = Mapping[str, Any]
-
-_N, _OCCLUDERS = MAX_OBJECTS, 4
-
-#: The fields of a scene vector, in their order, each with its shape.
-FIELDS: dict[str, tuple[int, ...]] = {
-    "position": (_N, 2),
-    "velocity": (_N, 2),
-    **dict.fromkeys(("angle", "angular_velocity", "hue", "shape", "radius", "mass"), (_N,)),
-    **dict.fromkeys(("inertia", "friction", "restitution", "depth"), (_N,)),
-    "occluders": (_OCCLUDERS, 4),
-    "hand": (3,),
-    "hand_velocity": (2,),
-    "gravity": (2,),
-    "looks": (15,),
-    "light": (3,),
-    "camera": (3,),
-}
-_SIZES = [int(np.prod(shape)) for shape in FIELDS.values()]
-_STARTS = dict(zip(FIELDS, np.concatenate([[0], np.cumsum(_SIZES)[:-1]]).tolist(), strict=True))
-SCENE_SIZE = sum(_SIZES)
-
-_WHOLE_NUMBERS = ("hue", "shape", "depth")
-_CONSTANT = ("radius", "mass", "inertia", "friction", "restitution", "depth", "looks")
-_MOVING = ("position", "velocity", "angle", "angular_velocity", "hue", "shape", "hand", "gravity")
-TRUTH = (*_CONSTANT, *_MOVING, "present", "visible_fraction", "centroid", "contact", "occluders")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,19 +127,11 @@ class TwinsWorld:
 
     def get(self, scenes: Float32[np.ndarray, "*lead k"], field: str) -> np.ndarray:
         """A field of some scenes."""
-        shape, start = FIELDS[field], _STARTS[field]
-        value = scenes[..., start : start + int(np.prod(shape))]
-        value = value.reshape(*scenes.shape[:-1], *shape)
-        return value.astype(np.int32) if field in _WHOLE_NUMBERS else value
+        return twins_scene.get(scenes, field)
 
     def put(self, scenes: Float32[np.ndarray, "*lead k"], **fields: np.ndarray) -> np.ndarray:
         """A copy of the scenes with these fields replaced."""
-        out = scenes.copy()
-        for name, value in fields.items():
-            size = int(np.prod(FIELDS[name]))
-            start = _STARTS[name]
-            out[..., start : start + size] = value.reshape(*scenes.shape[:-1], size)
-        return out
+        return twins_scene.put(scenes, **fields)
 
     def to_world(self, pixels: np.ndarray, scenes: np.ndarray) -> np.ndarray:
         """Places in a frame (px) to world units."""
@@ -194,39 +158,11 @@ class TwinsWorld:
         return np.stack([self._run(s, a) for s, a in zip(scenes, actions, strict=True)])
 
     def _run(self, scene: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        simulator, rows = self.simulator(scene), []
+        simulator, rows = twins_scene.simulator(scene), []
         for action in actions:
             simulator.step(action)
-            rows.append(self.read(scene, simulator))
+            rows.append(twins_scene.read(scene, simulator))
         return np.stack(rows)
-
-    def simulator(self, scene: Float32[np.ndarray, " k"]) -> Simulator:
-        """The true simulator in the state of a scene."""
-        fields = {name: self.get(scene, name) for name in FIELDS}
-        fields["occluders"] = _real(fields["occluders"])
-        hand = fields["hand"]
-        simulator = start(
-            fields | {"hand_radius": hand[2]},
-            fields["position"],
-            fields["velocity"],
-            fields["angle"],
-            angular_velocity=fields["angular_velocity"],
-            hand=hand[:2] if hand[2] else None,
-            light=fields["light"],
-            camera=fields["camera"],
-        )
-        if simulator.hand is not None:
-            x, y = map(float, fields["hand_velocity"])
-            simulator.hand.velocity = x, y
-        return simulator
-
-    def read(self, scene: Float32[np.ndarray, " k"], simulator: Simulator) -> np.ndarray:
-        """The scene with all that moves as it is in the simulator."""
-        state = simulator.state()
-        moved = {name: np.asarray(state[name], np.float32) for name in _MOVING}
-        if simulator.hand is not None:
-            moved["hand_velocity"] = np.array(simulator.hand.velocity, np.float32)
-        return self.put(scene, **moved)
 
     def draw_changes(
         self,
@@ -236,15 +172,15 @@ class TwinsWorld:
         rngs: Sequence[np.random.Generator],
     ) -> Changes:
         """An intervention of a kind for each scene."""
-        return twins_changes.draw(self, scenes, kind, split, rngs)
+        return twins_changes.draw(self.name, scenes, kind, split, rngs)
 
     def apply(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> np.ndarray:
         """The scenes after their changes."""
-        return twins_changes.apply(self, scenes, changes)
+        return twins_changes.apply(scenes, changes)
 
     def edits(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
         """The changes as a model is told them."""
-        return twins_changes.edits(self, scenes, changes)
+        return twins_changes.edits(scenes, changes, self.resolution)
 
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
         """Scenes as frames."""
@@ -259,7 +195,7 @@ class TwinsWorld:
         still = {name: self.get(scenes[-1], name) for name in ("radius", "depth", "looks")}
         drawn = render(
             states,
-            occluders=_real(self.get(scenes[0], "occluders")),
+            occluders=twins_scene.real(self.get(scenes[0], "occluders")),
             resolution=self.resolution,
             **still,
         )
@@ -268,31 +204,6 @@ class TwinsWorld:
     def render(self, scenes: Float32[np.ndarray, "b k"]) -> UInt8[np.ndarray, "b h w 3"]:
         """The frames of `draw`, of one moment."""
         return self.draw(scenes[:, None]).frames[:, 0]
-
-
-def _real(occluders: np.ndarray) -> np.ndarray:
-    """Without the rows that only fill a scene vector up."""
-    return occluders[occluders[:, 2] > 0]
-
-
-def scenes_of(episode: Episode) -> Float32[np.ndarray, "t k"]:
-    """The true scene vector of every frame of an episode."""
-    length = len(episode["frames"])
-    hand = np.asarray(episode["truth/hand"], np.float32)
-    occluders = np.zeros(FIELDS["occluders"], np.float32)
-    occluders[: len(episode["truth/occluders"])] = episode["truth/occluders"]
-    values = {
-        "occluders": occluders,
-        "hand_velocity": np.diff(hand[:, :2], axis=0, prepend=hand[:1, :2]),
-        "light": episode["light"],
-        "camera": episode["camera"],
-    }
-    values |= {name: episode[f"truth/{name}"] for name in (*_CONSTANT, *_MOVING)}
-    rows = []
-    for name, shape in FIELDS.items():
-        value = np.asarray(values[name], np.float32)
-        rows.append(np.broadcast_to(value, (length, *shape)).reshape(length, -1))
-    return np.concatenate(rows, 1)
 
 
 def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray, begun: np.ndarray) -> Clips:
