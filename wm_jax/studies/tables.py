@@ -30,9 +30,12 @@ def block(results: Path) -> str:
 
 
 def section(outcome: Outcome, folder: Path) -> str:
-    """Verdicts, the table and its terms, in Markdown."""
+    """Verdicts, the table of what the claims speak of, and its terms, in Markdown. All metrics are
+    on the study's page and in its runs."""
     scale = outcome.scale
-    columns = [(metric, step) for metric in outcome.study.metrics for step in scale.steps]
+    claimed = {claim.metric for claim in outcome.study.claims}
+    metrics = [metric for metric in outcome.study.metrics if metric in claimed]
+    columns = [(metric, step) for metric in metrics for step in scale.steps]
     names = [f"{metric.replace('_', ' ')}{unit(metric)} at {step}" for metric, step in columns]
     rows = [f"| {' | '.join(['arm', *names])} |", "| --- " * (len(names) + 1) + "|"]
     for arm, runs in outcome.runs.items():
