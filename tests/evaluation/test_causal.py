@@ -10,7 +10,8 @@ import pytest
 
 from wm_jax.config import base_config
 from wm_jax.evaluation import causal, causal_page, counterfactual
-from wm_jax.evaluation.judge import Run, judge_causal
+from wm_jax.evaluation.judge import Run
+from wm_jax.evaluation.judge_causal import judge_causal
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.models.baselines import CopyLast
 

@@ -24,7 +24,7 @@ def rollout(clips=1):
     lead = (clips, STEPS, 2)
     truth = Truth(
         np.broadcast_to(HUE, lead), np.broadcast_to([0, 1], lead), np.ones(lead, bool),
-        np.ones(lead, np.float32), path, np.zeros(lead, bool),
+        np.ones(lead, np.float32), path, np.zeros(lead, bool), np.zeros(lead, bool),
     )  # fmt: skip
     present = np.zeros((clips, STEPS, HUES), bool)
     present[..., HUE] = True

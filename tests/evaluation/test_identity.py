@@ -31,7 +31,7 @@ def truth(objects, visible=1.0, shape=0):
     place = np.array([[[p for _, p in objects]]], np.float32)
     whole = np.ones(hue.shape, bool)
     share = np.full(hue.shape, visible, np.float32)
-    return Truth(hue, np.full(hue.shape, shape), whole, share, place, ~whole)
+    return Truth(hue, np.full(hue.shape, shape), whole, share, place, ~whole, ~whole)
 
 
 TWO = truth([(0, (10, 10)), (1, (40, 40))])

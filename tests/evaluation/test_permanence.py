@@ -26,7 +26,7 @@ def clip(visible, touching=()):
     touch[0, list(touching)] = True
     place = np.stack([np.arange(frames), np.full(frames, 20.0)], -1)[None, :, None]
     hue = np.full(lead, 2)
-    return Truth(hue, hue * 0, np.ones(lead, bool), seen, place.astype(np.float32), touch)
+    return Truth(hue, hue * 0, np.ones(lead, bool), seen, place.astype(np.float32), touch, touch)
 
 
 def events(*args, **kwargs):

@@ -21,6 +21,7 @@ def truth(*objects, steps=1, slots=3):
         visible=np.zeros((1, steps, slots), np.float32),
         centroid=np.full((1, steps, slots, 2), np.nan, np.float32),
         touching=np.zeros((1, steps, slots), bool),
+        meeting=np.zeros((1, steps, slots), bool),
     )
     for n, (hue, place, visible) in enumerate(objects):
         out.hue[:, :, n], out.present[:, :, n] = hue, True

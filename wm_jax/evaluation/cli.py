@@ -14,7 +14,7 @@ from typing import Any
 
 from wm_jax.errors import UserError
 
-SUITES = ("pixel", "temporal", "causal")
+SUITES = ("pixel", "temporal", "causal", "probes")
 
 
 def main(argv: list[str]) -> int:
@@ -57,8 +57,11 @@ def _check(args: argparse.Namespace) -> list[str]:
         raise UserError("name what to score: --workdir, --model or --videos.")
     if not args.data and (args.contexts or not args.workdir):
         raise UserError("--data must name the folder of the data set.")
-    if args.videos and "causal" in asked:
-        raise UserError("a folder of videos takes no edits; --suite pixel,temporal scores it.")
+    if args.videos and {"causal", "probes"} & set(asked):
+        raise UserError(
+            "a folder of videos takes no edits and shows no state; --suite pixel,temporal "
+            "scores it."
+        )
     return asked
 
 
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wm-jax evaluate",
         description="Score a run on held-out episodes, beside every baseline, and write a report.",
-        epilog="example: wm-jax evaluate --workdir runs/a --suite pixel,causal --beside runs/b",
+        epilog="example: wm-jax evaluate --workdir runs/a --suite causal,probes --beside runs/b",
     )
     add = parser.add_argument
     add("--workdir", type=Path, help="the run's folder")
@@ -76,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--suite",
         default="pixel",
-        help="of pixel, temporal, causal, by commas (default %(default)s)",
+        help="of pixel, temporal, causal, probes, by commas (default %(default)s)",
     )
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
@@ -115,9 +118,16 @@ def evaluate(
     """Scores the runs that ``args`` names by the suites ``asked``: what is written as JSON, the
     page, and what is said on the terminal."""
     # Imported here so that --help answers without them.
-    from wm_jax.evaluation import causal_page, outside, report, summary, temporal_page
-    from wm_jax.evaluation.judge import judge, judge_causal, judge_temporal, restore
-    from wm_jax.evaluation.protocol import CausalProtocol, Protocol, TemporalProtocol
+    from wm_jax.evaluation import causal_page, outside, probes_page, report, summary, temporal_page
+    from wm_jax.evaluation.judge import judge, judge_temporal, restore
+    from wm_jax.evaluation.judge_causal import judge_causal
+    from wm_jax.evaluation.judge_probes import judge_probes
+    from wm_jax.evaluation.protocol import (
+        CausalProtocol,
+        ProbeProtocol,
+        Protocol,
+        TemporalProtocol,
+    )
     from wm_jax.evaluation.twins_world import open_world, resolution_of
 
     trained = restore([*([args.workdir] if args.workdir else []), *args.beside])
@@ -159,6 +169,13 @@ def evaluate(
         causal, results["causal"] = judge_causal(runs, world, rules, command)
         sections.append(causal_page.section(causal))
         said.append(causal_page.terminal_table(causal))
+    if "probes" in asked:
+        whole = ProbeProtocol()
+        probed, results["probes"] = judge_probes(
+            runs, world, ProbeProtocol(**{**about, "horizon": whole.horizon}), command
+        )
+        sections.append(probes_page.section(probed))
+        said.append(probes_page.terminal_table(probed))
     if pixel is not None:
         return results, report.render(pixel, sections), said
     title = f"{next(iter(runs))} on {world.name}"

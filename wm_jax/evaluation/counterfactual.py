@@ -147,7 +147,7 @@ def with_future(
     context = protocol.context
     hue, shape = (world.get(scenes, name) for name in ("hue", "shape"))
     untold = np.zeros(hue.shape, bool)
-    future = Truth(hue, shape, hue >= 0, drawn.visible, drawn.centroid, untold)
+    future = Truth(hue, shape, hue >= 0, drawn.visible, drawn.centroid, untold, untold)
     past = jax.tree.map(lambda x: x[:, :context], clips.truth)
     join = lambda a, b: np.concatenate([a, b], 1)  # noqa: E731
     conditions = clips.conditions

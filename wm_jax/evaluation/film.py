@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
 
 #: Colours of an absolute error of 0, 1/4, 1/2, 3/4 and 1 of the full range: black to pale yellow,
 #: each lighter than the one before.
@@ -28,6 +29,27 @@ def sprite(frames: UInt8[np.ndarray, "t h w 3"]) -> str:
     """All frames beside each other in one picture, for a player that shifts it."""
     time, height, width, _ = frames.shape
     return picture(frames.transpose(1, 0, 2, 3).reshape(height, time * width, 3))
+
+
+def ringed(
+    frame: UInt8[np.ndarray, "h w 3"],
+    places: Mapping[int, Float[np.ndarray, "2"]],
+    palette: Float[np.ndarray, "k 3"],
+    by: int = 4,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The frame, ``by`` times as large, with a ring of each hue's colour at its place (px)."""
+    large = np.repeat(np.repeat(frame, by, 0), by, 1)
+    drawn = Image.fromarray(large)
+    pen, radius = ImageDraw.Draw(drawn), 0.06 * len(large)
+    for hue, place in places.items():
+        x, y = by * np.asarray(place)
+        colour = tuple(
+            np.round(255 * np.clip(palette[hue], 0, 1) ** (1 / 2.2)).astype(int).tolist()
+        )
+        for wide, ink in ((4, (255, 255, 255)), (2, colour)):
+            box = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(box, outline=ink, width=wide)
+    return np.asarray(drawn)
 
 
 def error_map(

@@ -75,22 +75,30 @@ def constant_velocity(
 ) -> Prediction:
     """Straight on: least squares on the last three frames in which an object was in sight,
     clipped to the arena."""
-    sight = look(clips, world, instrument, protocol.context)
+    ahead = np.arange(protocol.context, protocol.length)
+    place, known = straight_on(clips, world, instrument, protocol.context, ahead)
+    return _state(clips, world, instrument, protocol, place, known)
+
+
+def straight_on(
+    clips: Clips, world: World, instrument: Instrument, context: int, ahead: Int[np.ndarray, " a"]
+) -> tuple[Float[np.ndarray, "r a n 2"], Bool[np.ndarray, "r n"]]:
+    """Where constant velocity says that objects are in the frames ``ahead``, in world units, after
+    ``context`` frames; and which of them it saw at all."""
+    sight = look(clips, world, instrument, context)
     known = np.any(sight.seen, axis=1)
     # The last three such frames of each object; fewer where it was seen in fewer.
     rank = np.cumsum(sight.seen[:, ::-1], axis=1)[:, ::-1]
     used = (sight.seen & (rank <= 3))[..., None].astype(np.float64)
-    times = np.arange(protocol.context, dtype=np.float64)[None, :, None, None]
+    times = np.arange(context, dtype=np.float64)[None, :, None, None]
     count = np.maximum(used.sum(1), 1)
     middle, centre = (used * times).sum(1) / count, (used * sight.place).sum(1) / count
     away = (times - middle[:, None]) * used
     spread = (away**2).sum(1)
     velocity = (away * sight.place).sum(1) / np.maximum(spread, 1e-9)
-    ahead = np.arange(protocol.context, protocol.length)[None, :, None, None]
-    place = centre[:, None] + velocity[:, None] * (ahead - middle[:, None])
-    radius = world.get(clips.scenes[:, protocol.context - 1], "radius")[:, None, :, None]
-    place = np.clip(place, radius, 64 - radius)
-    return _state(clips, world, instrument, protocol, place, known)
+    place = centre[:, None] + velocity[:, None] * (ahead[None, :, None, None] - middle[:, None])
+    radius = world.get(clips.scenes[:, context - 1], "radius")[:, None, :, None]
+    return np.clip(place, radius, 64 - radius), known
 
 
 def see_then_simulate(

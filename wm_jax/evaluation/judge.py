@@ -14,15 +14,19 @@ import numpy as np
 from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
-from wm_jax.evaluation import calibration, causal, causal_page, counterfactual, suite, temporal
-from wm_jax.evaluation.causal_page import CausalReport
-from wm_jax.evaluation.protocol import CausalProtocol, Protocol, TemporalProtocol, split_hash
+from wm_jax.evaluation import calibration, causal, probes, suite, temporal
+from wm_jax.evaluation.protocol import (
+    CausalProtocol,
+    ProbeProtocol,
+    Protocol,
+    TemporalProtocol,
+    split_hash,
+)
 from wm_jax.evaluation.suite import Scores, Subject
-from wm_jax.evaluation.summary import CEILING, Film, Report
+from wm_jax.evaluation.summary import Film, Report
 from wm_jax.evaluation.temporal_page import TemporalReport
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
-from wm_jax.models.baselines import CopyLast
 from wm_jax.progress import Progress
 
 
@@ -45,6 +49,16 @@ class Run:
 
     def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject:
         return causal.ModelSubject(name, self.model, self.params, protocol)
+
+    def readers(self, protocol: ProbeProtocol) -> dict[str | None, probes.Reader]:
+        out: dict[str | None, probes.Reader] = {
+            None: probes.ModelReader(self.model, self.params, protocol),
+            "one_frame": probes.ModelReader(self.model, self.params, protocol, glimpse=True),
+        }
+        if hasattr(self.model, "init"):
+            fresh = probes.untrained(self.model, protocol)
+            out["random_weights"] = probes.ModelReader(self.model, fresh, protocol)
+        return out
 
     def settings(self) -> Mapping[str, Any]:
         return self.config.to_dict()
@@ -82,6 +96,12 @@ class Editable(Tested, TypingProtocol):
     """One that can be asked what happens if."""
 
     def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject: ...
+
+
+class Readable(Tested, TypingProtocol):
+    """One whose states can be read: as it is (None), and under some of `probes.CONTROLS`."""
+
+    def readers(self, protocol: ProbeProtocol) -> Mapping[str | None, probes.Reader]: ...
 
 
 def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
@@ -183,99 +203,6 @@ def judge_temporal(
         "rows": rows,
     }
     return TemporalReport(rows, protocol, list(runs), shorts, longs, far[0], long), result
-
-
-def judge_causal(
-    runs: Mapping[str, Editable], world: World, protocol: CausalProtocol, command: str
-) -> tuple[CausalReport, dict[str, Any]]:
-    """The causal suite: what its section of the page is made of, and the result as JSON."""
-    protocol = dataclasses.replace(protocol, kinds=world.interventions)
-    clips = world.clips(protocol.split, protocol.length, protocol.starts, protocol.episodes)
-    protocol = dataclasses.replace(protocol, split_hash=split_hash(clips.frames))
-    instrument = Instrument(world.palette, world.resolution)
-    scenarios = counterfactual.scenarios(protocol)
-    facts = counterfactual.factual(clips, world, protocol)
-    error = counterfactual.seen_by(instrument, facts, protocol)
-    twins = []
-    with Progress(len(scenarios), "twins", "scenarios") as progress:
-        for number, scenario in enumerate(scenarios, 1):
-            twins.append(counterfactual.make(scenario, facts, world, protocol, error))
-            progress.update(number, scenario=scenario.name)
-    tested = [run.causal_subject(name, protocol) for name, run in runs.items()]
-    subjects: list[causal.Subject] = [
-        *tested,
-        causal.ModelSubject("copy_last", CopyLast((world.resolution,) * 2), {}, protocol),
-        causal.Simulated(CEILING, world, protocol, instrument),
-        causal.Simulated("truth", world, protocol, None),
-    ]
-    measured: dict[str, causal.Measured] = {}
-    samples = dict.fromkeys(runs, 1)
-    count = len(facts.frames)
-    with Progress(len(subjects) * count, "causal", "clips") as progress:
-        for number, subject in enumerate(subjects):
-
-            def done(clips: int, before: int = number * count, name: str = subject.name) -> None:
-                progress.update(before + clips, model=name)
-
-            if subject.name in runs:
-                samples[subject.name] = causal.samples_of(subject, facts, protocol)
-            measured[subject.name] = causal.measure(
-                subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done
-            )
-    seed = next(iter(runs.values())).seed
-    rows = causal.table(measured, facts, twins, world, protocol, seed, list(runs))
-    result = {
-        "protocol": protocol.to_dict(),
-        "models": {name: run.about(samples[name]) for name, run in runs.items()},
-        "command": command,
-        "rows": rows,
-    }
-    films = causal_films(tested[0], measured[tested[0].name], facts, twins, protocol)
-    spans = {twin.name: float(twin.span.mean()) for twin in twins}
-    names = [twin.name for twin in twins]
-    return CausalReport(rows, protocol, list(runs), names, spans, films), result
-
-
-def causal_films(
-    subject: causal.Subject,
-    measured: causal.Measured,
-    facts: Clips,
-    twins: Sequence[counterfactual.Twins],
-    protocol: CausalProtocol,
-) -> list[causal_page.Film]:
-    """Of every kind that the subject takes, the clip whose success is the median, imagined again in
-    the batch that it was scored in."""
-    films = []
-    for twin in twins:
-        if (twin.name, None) not in measured.edited or twin.name not in (
-            *protocol.kinds,
-            "sequence",
-        ):
-            continue
-        counted = causal.scored(twin, protocol)
-        far, base = (
-            (x * counted).sum(1)
-            for x in (measured.edited[twin.name, None].objects, measured.plain[twin.name].objects)
-        )
-        some = np.flatnonzero(base > 0)
-        if not len(some):
-            continue
-        success = 1 - far[some] / base[some]
-        clip = some[np.argsort(success, kind="stable")[len(some) // 2]]
-        index = next(b for b in suite.batches(facts) if clip in b)
-        unedited, edited = causal.both_futures(subject, facts, twin, index)
-        ahead, at = slice(protocol.context, None), clip - index[0]
-        films.append(
-            causal_page.Film(
-                twin.name,
-                float(1 - far[clip] / base[clip]),
-                facts.frames[clip, ahead],
-                twin.clips.frames[clip, ahead],
-                unedited[at],
-                edited[at],
-            )
-        )
-    return films
 
 
 def _measure(

@@ -8,10 +8,11 @@ A model is any object with
 
 States are its own affair. ``conditions`` is a dict of float32 arrays, of the names in the model's
 attribute ``conditions`` (none without one): (b, t, k) for `encode`, what was said with each of its
-frames; (b, k) for `step`, aligned to the step (see `wm_jax.shapes`). Two more are optional:
+frames; (b, k) for `step`, aligned to the step (see `wm_jax.shapes`). More is optional:
 ``edits`` (a tuple of kinds) with ``edit(state, edits) -> state`` (see `wm_jax.edit`), for the
-causal suite; and ``stochastic``, True of a model whose `encode` and `step` take a ``key``, an
-integer, too.
+causal suite; ``tokens(state)``, float (b, n, d), what a read-out may look at, for the probes suite
+(d numbers of each of n parts; n = 1 of a vector); and ``stochastic``, True of a model whose
+`encode` and `step` take a ``key``, an integer, too.
 
 A model in PyTorch, in a file ``mine.py``, scored by ``wm-jax evaluate --model mine.py:load``:
 
@@ -44,14 +45,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from wm_jax import shapes
 from wm_jax.edit import TOLD
 from wm_jax.errors import UserError
 from wm_jax.evaluation.counterfactual import Stage
 from wm_jax.evaluation.informed import Prediction
-from wm_jax.evaluation.protocol import CausalProtocol, Protocol
+from wm_jax.evaluation.probes import Reader
+from wm_jax.evaluation.protocol import CausalProtocol, ProbeProtocol, Protocol
 from wm_jax.evaluation.suite import Subject
 from wm_jax.evaluation.world import Clips
 
@@ -124,6 +126,19 @@ class Outside:
     def causal_subject(self, name: str, protocol: CausalProtocol) -> Runner:
         return Runner(name, self, protocol)
 
+    def readers(self, protocol: ProbeProtocol) -> dict[str | None, Reader]:
+        """Its weights are its own affair, so there is no control with random ones. Raises
+        `UserError` for a model that shows no state."""
+        if not callable(getattr(self.model, "tokens", None)):
+            raise UserError(
+                f"{self.spec} has no function 'tokens', which the probes suite reads states by."
+            )
+        runner = Runner("outside", self, protocol)
+        return {
+            None: lambda clips: runner.states(clips, protocol, glimpse=False),
+            "one_frame": lambda clips: runner.states(clips, protocol, glimpse=True),
+        }
+
 
 class Runner:
     """A model from outside as a subject of the causal suite; the others use a part of it."""
@@ -165,6 +180,36 @@ class Runner:
         )
         runner = Runner(self.name, self.outside, later)
         return runner.imagine(self._encode(clips, seen, sample), clips, (), sample)
+
+    def states(
+        self, clips: Clips, protocol: ProbeProtocol, glimpse: bool
+    ) -> Float[np.ndarray, "r s n d"]:
+        """Tokens at every moment of the protocol; with ``glimpse`` after one frame in place of all
+        those before. Every posterior is encoded anew."""
+        told = shapes.conditions_for_steps(clips.conditions)
+        tokens, state = [], None
+        for look in protocol.looks:
+            seen = slice(look - 1 if glimpse else 0, look)
+            said = self._named(
+                jax.tree.map(lambda x, s=seen: np.asarray(x)[:, s], clips.conditions)
+            )
+            state = self.outside.model.encode(clips.frames[:, seen], said, **self._key(0))
+            tokens.append(self._tokens(state, clips))
+        for step in range(protocol.ahead[-1]):
+            said = self._named(shapes.at_time(told, protocol.context + step))
+            state = self.outside.model.step(state, said, **self._key(0))
+            if step + 1 in protocol.ahead:
+                tokens.append(self._tokens(state, clips))
+        return np.stack(tokens, 1)
+
+    def _tokens(self, state: Any, clips: Clips) -> Float[np.ndarray, "r n d"]:
+        tokens = np.asarray(self.outside.model.tokens(state), np.float32)
+        if tokens.ndim != 3 or len(tokens) != len(clips.frames) or not np.isfinite(tokens).all():
+            raise UserError(
+                f"{self.outside.spec}: tokens gave {tokens.shape} and must give finite numbers of "
+                f"({len(clips.frames)}, n, d)."
+            )
+        return tokens
 
     def _picture(self, state: Any, clips: Clips) -> UInt8[np.ndarray, "r h w 3"]:
         picture = np.asarray(self.outside.model.decode(state))

@@ -194,6 +194,54 @@ class CausalProtocol(Protocol):
         return self.onset_at_64 * self.unit
 
 
+@dataclasses.dataclass(frozen=True)
+class ProbeProtocol(Protocol):
+    """How read-outs of frozen states are trained and scored.
+
+    A state is the posterior after some frames of the context, or the prior some steps after its
+    end. Step 0 of a row stands for posteriors.
+    """
+
+    suite: str = "probes"
+    horizon: int = 20
+    train_episodes: int = 256
+    train_starts: tuple[int, ...] = (0, 14, 28)
+    looks: tuple[int, ...] = (
+        8,
+        10,
+        12,
+        14,
+        16,
+    )  # frames seen before a posterior; the last: the context
+    ahead: tuple[int, ...] = (5, 10, 15, 20)  # steps after the context, of priors
+    probes: tuple[str, ...] = ("linear", "mlp", "attentive")
+    width: int = 256  # that every state is projected to; and every token, if it has more numbers
+    hidden: int = 128  # units of the mlp
+    updates: int = 800
+    batch: int = 256
+    learning_rates: tuple[float, ...] = (2e-3, 1e-2)  # of which each number takes its best
+    hidden_share: float = 0.05  # less of an object than this cannot be seen
+    recent: int = 3  # frames: a contact is recent for so long
+    reduction: str = (
+        "States of training episodes are standardised, projected by one fixed random matrix and "
+        "read out, for each hue: position (px), velocity (px a frame), log of the mass, whether a "
+        "contact is recent, whether an object that cannot be seen is there. One read-out for "
+        "posteriors, one for priors of all steps ahead. Value: 1 - sum of squared errors / sum of "
+        "squared distances from the training mean, on test episodes, of objects that were seen in "
+        "the context: position of those seen by visible_share, hidden position of those less than "
+        "hidden_share of which can be seen, velocity and contact of all, mass of those that have "
+        "met something since the clip began; hidden presence: of hues of which nothing can be "
+        "seen. Errors in px are capped. Controls: the same network with random weights; only the "
+        "last frame of the context shown; labels of other examples. Selectivity: value less that "
+        "with the labels of other examples. Of a stochastic model one sample."
+    )
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """Frames of a clip, from 0, after which a state is read."""
+        return (*(look - 1 for look in self.looks), *(self.context - 1 + k for k in self.ahead))
+
+
 def split_hash(frames: UInt8[np.ndarray, "r t h w 3"]) -> str:
     """A digest of the first frame of every clip, in order: which scenes were judged."""
     return hashlib.sha256(np.ascontiguousarray(frames[:, 0]).tobytes()).hexdigest()[:16]

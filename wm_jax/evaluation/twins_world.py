@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from data_pipelines import window
 from data_pipelines.twins import open_source, project, render
+from data_pipelines.twins.physics import WALL
 from data_pipelines.twins.render import OCCLUDER_LABEL, PALETTE
 from data_pipelines.twins.source import read_plan
 from data_pipelines.twins.world import ARENA, get_world
@@ -207,13 +208,15 @@ class TwinsWorld:
 
 
 def _assemble(arrays: dict[str, np.ndarray], unit: np.ndarray, begun: np.ndarray) -> Clips:
+    contact = arrays["truth/contact"]
     truth = Truth(
         hue=arrays["truth/hue"],
         shape=arrays["truth/shape"],
         present=arrays["truth/present"],
         visible=arrays["truth/visible_fraction"],
         centroid=arrays["truth/centroid"],
-        touching=np.any(arrays["truth/contact"], axis=-1),
+        touching=np.any(contact, axis=-1),
+        meeting=np.any(np.delete(contact, WALL, axis=-1), axis=-1),
     )
     return Clips(
         arrays["frames"],

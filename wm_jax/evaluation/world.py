@@ -23,6 +23,7 @@ class Truth(NamedTuple):
     centroid: of what can be seen of an object, px, x then y; NaN where nothing can
     visible:  share of the object that can be seen, 0 in empty slots
     touching: it touched an object, a wall or the hand since the frame before
+    meeting:  it touched something with a mass, so not a wall
     """
 
     hue: Int[np.ndarray, "r t n"]
@@ -31,6 +32,7 @@ class Truth(NamedTuple):
     visible: Float32[np.ndarray, "r t n"]
     centroid: Float32[np.ndarray, "r t n 2"]
     touching: Bool[np.ndarray, "r t n"]
+    meeting: Bool[np.ndarray, "r t n"]
 
 
 class Clips(NamedTuple):

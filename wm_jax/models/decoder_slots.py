@@ -64,7 +64,7 @@ class SlotDecoder(nn.Module):
         """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
         cells = self.cells[0] * self.cells[1]
         backdrop, front = self._stage(tokens[:, :cells, : self.width])
-        place, present, colour, look = jnp.split(tokens[:, cells:], [2, 3, 6], -1)
+        place, present, colour, _, look = jnp.split(tokens[:, cells:], [2, 3, 6, 8], -1)
         stencil, shade = self._objects(look, colour)
         if predicted:
             # A wrong place must not teach an object to be faint or blurred.

@@ -43,6 +43,8 @@ from wm_jax.nn.mlp import MLP
 
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
+#: A speed times this is about one.
+FEEL = 32
 
 
 class GridSlots(nn.Module):
@@ -121,8 +123,10 @@ class GridSlots(nn.Module):
         )
 
     def tokens(self, carry: Scene) -> Float[Array, "b n d"]:
-        """Cells of the stage, then slots (place, present, colour, look), padded to one width."""
-        slots = (carry.place, carry.present, carry.colour / CONTRAST, carry.look)
+        """Cells of the stage, then slots, padded to one width: place, present, colour, speed (which
+        no decoder needs, but a read-out does), look."""
+        speed = FEEL * carry.speed
+        slots = (carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look)
         parts = carry.stage, jnp.concatenate(slots, -1)
         width = max(part.shape[-1] for part in parts)
         pad = [(0, 0)] * (carry.stage.ndim - 1)
@@ -334,7 +338,7 @@ class GridSlots(nn.Module):
         """Changes of speed and place beside collisions: what acts on every slot, and how the
         ``view`` (x, y and zoom) moves what is in it."""
         news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
-        about = 8 * scene.place - 4, 32 * scene.speed, scene.look, news
+        about = 8 * scene.place - 4, FEEL * scene.speed, scene.look, news
         push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
         matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
         push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)

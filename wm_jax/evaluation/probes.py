@@ -1,0 +1,446 @@
+"""The probes suite: what of the scene can be read off a model's state, and for how long?
+
+States of training episodes train small read-outs (`readouts`), states of test episodes score them:
+posteriors, which have seen the frames up to their own, and priors some steps ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, PyTree
+
+from wm_jax import shapes
+from wm_jax.evaluation import film, informed, readouts, statistics
+from wm_jax.evaluation.protocol import ProbeProtocol
+from wm_jax.evaluation.readouts import Examples, Features, Tuning
+from wm_jax.evaluation.rows import Row, make_rows
+from wm_jax.evaluation.statistics import Sums
+from wm_jax.evaluation.suite import batches, take
+from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.world import Clips, World
+
+#: What is read out, and which of the numbers of `Examples.value` it is.
+FIELDS = {
+    "position": slice(0, 2),
+    "velocity": slice(2, 4),
+    "mass": slice(4, 5),
+    "contact": slice(5, 6),
+    "presence": slice(6, 7),
+}
+NUMBERS = 7
+#: What is scored -> the field it is a score of.
+SCORES = {
+    "position": "position",
+    "velocity": "velocity",
+    "hidden_position": "position",
+    "hidden_presence": "presence",
+    "contact": "contact",
+    "mass": "mass",
+}
+#: Those that have an error in px, too.
+IN_PX = ("position", "hidden_position")
+#: Of a tested model: as it is, with random weights, shown one frame, labels of other examples.
+CONTROLS = (None, "random_weights", "one_frame", "shuffled_labels")
+
+
+class Targets(NamedTuple):
+    """What is true at each of s moments of some clips, by hue.
+
+    asked:  what a read-out learns from and is scored on
+    hidden: it was seen and now cannot be; seen: at least visible_share of it can
+    """
+
+    value: Float[np.ndarray, "r s h f"]
+    asked: Bool[np.ndarray, "r s h f"]
+    hidden: Bool[np.ndarray, "r s h"]
+    seen: Bool[np.ndarray, "r s h"]
+
+
+class Reader(Protocol):
+    """Something whose states are read: n tokens at each moment of the protocol."""
+
+    def __call__(self, clips: Clips) -> Float[np.ndarray, "r s n d"]: ...
+
+
+def targets(clips: Clips, world: World, protocol: ProbeProtocol) -> Targets:
+    """At the moments of the protocol."""
+    truth, moments = clips.truth, list(protocol.moments)
+    # After the context nothing more is seen.
+    seen_by = [min(m, protocol.context - 1) for m in moments]
+    there, visible = truth.present[:, moments], truth.visible[:, moments]
+    clear = np.maximum.accumulate(truth.visible >= protocol.visible_share, 1)
+    known = clear[:, seen_by] & there
+    met = np.maximum.accumulate(truth.meeting, 1)[:, moments]
+    struck = np.any([truth.touching[:, np.array(moments) - k] for k in range(protocol.recent)], 0)
+    hidden = known & (visible < protocol.hidden_share)
+
+    scenes = clips.scenes[:, moments]
+    position = world.to_pixels(world.get(scenes, "position"), scenes)
+    velocity = world.get(scenes, "velocity") * protocol.unit
+    mass = np.log(np.maximum(world.get(scenes, "mass"), 1e-6))
+    told = np.stack([mass, struck, there], -1)
+    value = np.concatenate([position, velocity, told], -1)
+    asked = np.repeat(known[..., None], NUMBERS, -1)
+    asked[..., FIELDS["mass"]] &= met[..., None]
+    asked[..., FIELDS["presence"]] = hidden[..., None]
+
+    hues = len(world.palette)
+    lead = (*there.shape[:2], hues)
+    out = Targets(
+        np.zeros((*lead, NUMBERS)), np.zeros((*lead, NUMBERS), bool),
+        np.zeros(lead, bool), np.zeros(lead, bool),
+    )  # fmt: skip
+    out.asked[..., FIELDS["presence"]] = True  # of hues that nothing has: that nothing is there
+    clip, moment, slot = np.nonzero(there)
+    of = clip, moment, slot
+    at = clip, moment, truth.hue[:, moments][of]
+    out.value[at], out.asked[at], out.hidden[at] = value[of], asked[of], hidden[of]
+    out.seen[at] = visible[of] >= protocol.visible_share
+    return out
+
+
+class ModelReader:
+    """The tokens of a world model's states, and the place of each where they have one.
+
+    ``glimpse``: before every posterior it is shown the last frame alone.
+    """
+
+    def __init__(self, model: Any, params: PyTree, protocol: ProbeProtocol, glimpse: bool = False):
+        self.params, self.protocol, self.glimpse = params, protocol, glimpse
+        self._see = jax.jit(lambda *arguments: _see(model, *arguments))
+        self._imagine = jax.jit(lambda *arguments: _imagine(model, *arguments))
+
+    def __call__(self, clips: Clips) -> Float[np.ndarray, "r s n d"]:
+        rules, key = self.protocol, jax.random.key(self.protocol.seed)
+        told = shapes.conditions_for_steps(clips.conditions)
+        if self.glimpse:
+            cuts = [slice(look - 1, look) for look in rules.looks]
+            each = [self._watch(clips, told, cut, key) for cut in cuts]
+            seen = jnp.stack([tokens[:, -1] for tokens, _ in each], 1)
+            state = each[-1][1]
+        else:
+            tokens, state = self._watch(clips, told, slice(0, rules.context), key)
+            seen = tokens[:, np.array(rules.looks) - 1]
+        last = rules.context + rules.ahead[-1]
+        ahead = jax.tree.map(lambda x: x[:, rules.context : last], told)
+        future = self._imagine(self.params, state, ahead, key)[:, np.array(rules.ahead) - 1]
+        return np.asarray(jnp.concatenate([seen, future], 1), np.float32)
+
+    def _watch(self, clips: Clips, told: shapes.Conditions, cut: slice, key: jax.Array):
+        frames, told = jax.tree.map(lambda x: x[:, cut], (clips.frames, told))
+        return self._see(self.params, frames, told, key)
+
+
+def _placed(state: shapes.LatentState) -> jax.Array:
+    tokens, address = state.tokens, state.address
+    if address is None:
+        return tokens
+    address = jnp.broadcast_to(address, (*tokens.shape[:2], 2))
+    return jnp.concatenate([tokens, address], -1)
+
+
+def _see(model: Any, params: PyTree, frames, told, key):
+    def observe(state, inputs):
+        frame, told_t, key_t = inputs
+        state = model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t)
+        return state, _placed(state)
+
+    inputs = (*shapes.time_major((frames, told)), shapes.step_keys(key, frames.shape[1]))
+    state, tokens = jax.lax.scan(observe, model.initial(params, frames.shape[0]), inputs)
+    return jnp.swapaxes(tokens, 0, 1), state
+
+
+def _imagine(model: Any, params: PyTree, state, told, key):
+    def on(state, inputs):
+        told_t, key_t = inputs
+        state = model.step(params, state, told_t, None, key_t)
+        return state, _placed(state)
+
+    steps = told.actions.mask.shape[1]
+    inputs = (shapes.time_major(told), shapes.step_keys(key, steps, offset=1000))
+    return jnp.swapaxes(jax.lax.scan(on, state, inputs)[1], 0, 1)
+
+
+def untrained(model: Any, protocol: ProbeProtocol) -> PyTree:
+    """Parameters as they are before the first update."""
+    size = protocol.resolution
+    frames, flags = jnp.zeros((1, 2, size, size, 3), jnp.uint8), jnp.zeros((1, 2), bool)
+    batch = shapes.Batch(frames, flags, ~flags, shapes.no_conditions(1, 2))
+    return jax.jit(model.init)(jax.random.key(protocol.seed), batch)
+
+
+def truth_reader(world: World, protocol: ProbeProtocol) -> Reader:
+    """The true scene as a state, ordered by hue, so that a linear map reads all of it."""
+
+    def read(clips: Clips) -> np.ndarray:
+        told = targets(clips, world, protocol)
+        there = told.value[..., FIELDS["presence"]]
+        state = told.value * np.maximum(there, 0)
+        return state.reshape(*state.shape[:2], 1, -1).astype(np.float32)
+
+    return read
+
+
+class Projection:
+    """What makes features of states: standardised as some first ones are, then projected by one
+    random matrix to ``width`` numbers, as is every token that has more."""
+
+    def __init__(self, tokens: Float[np.ndarray, "r s n d"], protocol: ProbeProtocol):
+        flat = tokens.reshape(-1, *tokens.shape[2:])
+        self.mean = flat.mean(0)
+        spread = flat.std(0)
+        self.scale = np.maximum(spread, 0.1 * spread.mean() + 1e-6)
+        own = flat.std((0, 1))
+        self.token_mean, self.token_scale = flat.mean((0, 1)), np.maximum(own, 0.1 * own.mean())
+        first, second = jax.random.split(jax.random.key(protocol.seed))
+        size, width = self.mean.size, protocol.width
+        self.matrix = np.asarray(jax.random.normal(first, (size, width))) / np.sqrt(size)
+        self.token_matrix = None
+        if tokens.shape[-1] > width:
+            shape = (tokens.shape[-1], width)
+            self.token_matrix = np.asarray(jax.random.normal(second, shape)) / np.sqrt(shape[0])
+
+    def __call__(self, tokens: Float[np.ndarray, "r s n d"]) -> Features:
+        """With axes (r, s) in front."""
+        whole = ((tokens - self.mean) / self.scale).reshape(*tokens.shape[:2], -1) @ self.matrix
+        each = (tokens - self.token_mean) / self.token_scale
+        each = each if self.token_matrix is None else each @ self.token_matrix
+        return Features(whole.astype(np.float32), each.astype(np.float32))
+
+
+def features(
+    reader: Reader,
+    train: Clips,
+    test: Clips,
+    protocol: ProbeProtocol,
+    progress: Callable[[int], None] = lambda clips: None,
+) -> tuple[Features, Features]:
+    """Of both splits, axes (r, s) in front. ``progress`` is called with the clips that are done."""
+    projection, out, done = None, [], 0
+    for clips in (train, test):
+        parts = []
+        for index in batches(clips):
+            tokens = reader(_filled(take(clips, index)))[: len(index)]
+            projection = projection or Projection(tokens, protocol)
+            parts.append(projection(tokens))
+            done += len(index)
+            progress(done)
+        out.append(jax.tree.map(lambda *x: np.concatenate(x), *parts))
+    return out[0], out[1]
+
+
+def _filled(clips: Clips) -> Clips:
+    """To a power of two of clips, so that one program or two serve every batch."""
+    count = len(clips.frames)
+    more = (1 << (count - 1).bit_length()) - count
+    return clips if not more else take(clips, np.concatenate([np.arange(count), [0] * more]))
+
+
+#: (score, probe) -> squared errors and squared distances from the training mean; and (score, probe,
+#: "px") -> errors in px and how many, each per episode and step of `steps_of`.
+Scores = dict[tuple[str, ...], Sums]
+
+
+class Measured(NamedTuple):
+    """Scores, and what each probe read off the states of the test clips."""
+
+    scores: Scores
+    guesses: dict[str, Float[np.ndarray, "r s h f"]]
+
+
+def measure(
+    both: tuple[Features, Features],
+    told: tuple[Targets, Targets],
+    units: tuple[np.ndarray, np.ndarray],
+    protocol: ProbeProtocol,
+    shuffled: bool = False,
+) -> Measured:
+    """Trains and scores every read-out. ``units`` are the episodes of the clips of both splits."""
+    tuning = Tuning(protocol.hidden, protocol.updates, protocol.batch, protocol.learning_rates)
+    looks, moments = len(protocol.looks), len(protocol.moments)
+    scores: Scores = {}
+    guesses: dict[str, list[np.ndarray]] = {}
+    for part in (slice(0, looks), slice(looks, moments)):
+        train = _examples(both[0], told[0], units[0], part)
+        if shuffled:
+            order = np.random.default_rng(protocol.seed).permutation(len(train.value))
+            train = train._replace(value=train.value[order], asked=train.asked[order])
+        truth = Targets(*(x[:, part] for x in told[1]))
+        for probe in protocol.probes:
+            read = readouts.fit(probe, train, tuning, protocol.seed)
+            test = jax.tree.map(lambda x, p=part: x[:, p], both[1])
+            shape = test.whole.shape[:2]
+            guess = read(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), test))
+            guess = guess.reshape(*shape, *guess.shape[1:])
+            guesses.setdefault(probe, []).append(guess)
+            mean = readouts.moments(train)[0]
+            for key, (total, weight) in _errors(guess, truth, mean, protocol).items():
+                # Posteriors are all of step 0.
+                pool = part.start == 0
+                pair = (x.sum(1, keepdims=True) if pool else x for x in (total, weight))
+                sums = Sums(*(statistics.sums_by_unit(x, units[1]).total for x in pair))
+                name = (key[0], probe, *key[1:])
+                before = scores.get(name)
+                joined = sums if before is None else Sums(*map(_beside, before, sums))
+                scores[name] = joined
+    return Measured(scores, {name: np.concatenate(x, 1) for name, x in guesses.items()})
+
+
+def _beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.concatenate([first, second], 1)
+
+
+def _examples(features: Features, told: Targets, unit: np.ndarray, part: slice) -> Examples:
+    def flat(x: Any) -> Any:
+        x = x[:, part]
+        return x.reshape(-1, *x.shape[2:])
+
+    group = np.repeat(unit, part.stop - part.start)
+    return Examples(Features(*map(flat, features)), flat(told.value), flat(told.asked), group)
+
+
+def _where(score: str, told: Targets) -> Bool[np.ndarray, "r s h"]:
+    """The objects that count in a score."""
+    asked = told.asked[..., FIELDS[SCORES[score]].start]
+    if score == "position":
+        return asked & told.seen
+    return asked & told.hidden if score == "hidden_position" else asked
+
+
+def _errors(guess, told: Targets, mean: np.ndarray, protocol: ProbeProtocol):
+    """Pairs of what is summed over hues, (r, s) each, by score, and by score and 'px'."""
+    out: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+    for score, name in SCORES.items():
+        field, where = FIELDS[name], _where(score, told)
+        off = np.square(guess[..., field] - told.value[..., field]).sum(-1)
+        far = np.square(told.value[..., field] - mean[field]).sum(-1)
+        out[(score,)] = (off * where).sum(2), (far * where).sum(2)
+        if score in IN_PX:
+            out[score, "px"] = (np.minimum(np.sqrt(off), protocol.cap) * where).sum(2), where.sum(2)
+    return out
+
+
+def straight_on(
+    clips: Clips, told: Targets, world: World, instrument: Instrument, protocol: ProbeProtocol
+) -> Scores:
+    """Errors in px of constant velocity, which trains nothing."""
+    guess = np.full((*told.seen.shape, NUMBERS), np.nan)
+    for number, moment in enumerate(protocol.moments):
+        context = min(moment + 1, protocol.context)
+        place, known = informed.straight_on(clips, world, instrument, context, np.array([moment]))
+        place = world.to_pixels(place, clips.scenes[:, [moment]])[:, 0]
+        clip, slot = np.nonzero(known)
+        hue = clips.truth.hue[clip, moment, slot]
+        guess[clip, number, hue, :2] = place[clip, slot]
+    guess = np.where(np.isnan(guess), np.inf, guess)  # never seen: as far off as can be
+    looks = len(protocol.looks)
+    scores: Scores = {}
+    with np.errstate(invalid="ignore"):
+        errors = _errors(guess, told, np.zeros(NUMBERS), protocol)
+    for score in IN_PX:
+        pooled = [
+            np.concatenate([x[:, :looks].sum(1, keepdims=True), x[:, looks:]], 1)
+            for x in errors[score, "px"]
+        ]
+        sums = Sums(*(statistics.sums_by_unit(x, clips.unit).total for x in pooled))
+        scores[score, "px"] = sums
+    return scores
+
+
+def table(
+    measured: Mapping[tuple[str, str | None], Scores],
+    straight: Scores,
+    protocol: ProbeProtocol,
+    seed: int | None,
+    tested: Sequence[str],
+) -> list[Row]:
+    """Rows of every model and control. The metric of a read-out is SCORE_PROBE, its selectivity and
+    its error in px the same with a suffix."""
+    steps, rows = [0, *protocol.ahead], []
+    for (model, control), scores in measured.items():
+        trained = seed if model in tested else None
+
+        def add(estimate, metric, unit, control=control, model=model, trained=trained):
+            rows.extend(
+                make_rows(
+                    estimate,
+                    protocol,
+                    model=model,
+                    metric=metric,
+                    unit=unit,
+                    control=control,
+                    seed=trained,
+                    steps=steps,
+                )  # fmt: skip
+            )
+
+        for (score, probe, *px), sums in scores.items():
+            if px:
+                estimate = statistics.estimate(sums, protocol.seed)
+                add(estimate, f"{score}_error_{probe}", "px")
+                if control is None and model in tested:
+                    pair = sums, straight[score, "px"]
+                    estimate = statistics.difference(*pair, protocol.seed)
+                    add(estimate, f"{score}_error_{probe}_difference", "px", "constant_velocity")
+                continue
+            if not sums.weight.any() or _constant(score, measured, protocol):
+                continue
+            add(_explained(statistics.estimate(sums, protocol.seed)), f"{score}_{probe}", "1")
+            labels = measured.get((model, "shuffled_labels"))
+            if control is None and labels is not None:
+                estimate = statistics.difference(labels[score, probe], sums, protocol.seed)
+                add(estimate, f"{score}_{probe}_selectivity", "1")
+    for (score, _), sums in straight.items():
+        estimate = statistics.estimate(sums, protocol.seed)
+        rows += make_rows(
+            estimate, protocol, model="constant_velocity", metric=f"{score}_error", unit="px",
+            steps=steps,
+        )  # fmt: skip
+    return rows
+
+
+def best_probe(rows: Sequence[Row], model: str, protocol: ProbeProtocol) -> str:
+    """The probe that reads the places of visible objects best off a model's posteriors."""
+    value = {
+        row["metric"]: row["value"]
+        for row in rows
+        if (row["model"], row["control"], row["step"]) == (model, None, 0)
+    }
+    return max(protocol.probes, key=lambda probe: value[f"position_{probe}"] or -np.inf)
+
+
+def films(
+    clips: Clips, told: Targets, guess: np.ndarray, world: World, protocol: ProbeProtocol
+) -> list[list[np.ndarray]]:
+    """True frames of some clips, four times as large, at the last look and the steps ahead, with a
+    ring where each object that counts is read out, in its colour."""
+    chosen = list(range(len(protocol.looks) - 1, len(protocol.moments)))
+    out = []
+    for clip in range(len(clips.frames)):
+        pictures = []
+        for moment in chosen:
+            frame = clips.frames[clip, protocol.moments[moment]]
+            places = {
+                int(hue): guess[clip, moment, hue, FIELDS["position"]]
+                for hue in np.flatnonzero(told.asked[clip, moment, :, 0])
+            }
+            pictures.append(film.ringed(frame, places, world.palette))
+        out.append(pictures)
+    return out
+
+
+def _explained(estimate: statistics.Estimate) -> statistics.Estimate:
+    """From the share that is left to the share that is explained."""
+    value, low, high, n = estimate
+    return statistics.Estimate(1 - value, 1 - high, 1 - low, n)
+
+
+def _constant(score: str, measured: Mapping[Any, Scores], protocol: ProbeProtocol) -> bool:
+    """Whether there is nothing to explain: all masses are equal in some worlds."""
+    any_scores = next(iter(measured.values()))
+    return float(any_scores[score, protocol.probes[0]].weight.sum()) < 1e-6
