@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wm_jax.config import base_config
-from wm_jax.evaluation import causal, causal_page, counterfactual
+from wm_jax.evaluation import causal, causal_page, counterfactual, physics
 from wm_jax.evaluation.judge import Run
 from wm_jax.evaluation.judge_causal import judge_causal
 from wm_jax.evaluation.protocol import CausalProtocol
@@ -63,7 +63,7 @@ def test_shuffled_edits_are_worth_nothing_and_what_is_seen_nearly_everything(jud
 def test_a_model_without_edits_has_the_oracle_alone(judged):
     report = judged[0]
     for row in report.rows:
-        if row["model"] in ("default", "copy_last"):
+        if row["model"] in ("default", "copy_last") and row["metric"] not in physics.METRICS:
             assert row["control"] == "oracle"
     assert value(report, "default", "edit_success_ssim", "recolour", "oracle") is not None
     assert "cannot be edited" in causal_page.headline(report)
@@ -75,7 +75,7 @@ def test_rows_name_the_intervention_and_the_share_that_counts(judged):
     success = [r for r in result["rows"] if r["metric"].startswith("edit_success")]
     assert {r["intervention"] for r in success} == set(report.scenarios) - {"undone"}
     assert all(0 <= r["share"] <= 1 and 0 <= r["n"] <= 3 for r in success)
-    assert {r["metric"] for r in result["rows"]} <= set(causal.METRICS)
+    assert {r["metric"] for r in result["rows"]} <= {*causal.METRICS, *physics.METRICS}
     assert result["protocol"]["split_hash"]
 
 
@@ -104,3 +104,14 @@ def test_twins_share_the_past_and_differ_by_their_change_alone(world, rules, ins
     gone = remove.clips.truth.present[:, context:].sum(-1)
     assert (gone == facts.truth.present[:, context:].sum(-1) - 1).all()
     assert remove.edited().sum(1).tolist() == [1, 1, 1]
+
+
+def test_physics_of_what_happened_and_of_what_stands_still(judged):
+    rows = {(r["model"], r["metric"]): r["value"] for r in judged[0].rows if r["step"] == 0}
+    for name in ("truth", "default"):
+        assert rows[name, "wall_penetration"] < 1
+    assert abs(rows["truth", "energy_ratio"] - 1) < 0.2
+    assert rows["default", "energy_ratio"] < 0.01
+    assert rows["truth", "restitution_error"] < 0.15
+    assert rows["default", "restitution_error"] is None  # nothing of it ever bounces
+    assert "Physics of the unedited rollouts" in causal_page.section(judged[0])

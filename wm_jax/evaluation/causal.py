@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, PyTree, UInt8
 
 from wm_jax import shapes
 from wm_jax.edit import KINDS, TOLD, Edits
-from wm_jax.evaluation import counterfactual, informed, pixel, statistics
+from wm_jax.evaluation import counterfactual, informed, physics, pixel, statistics
 from wm_jax.evaluation.counterfactual import Stage, Twins
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.rows import Row, make_rows
@@ -223,12 +223,14 @@ class Measured(NamedTuple):
     """Of one subject: what it made of each scenario under each control (see `CONTROLS`) that it
     supports, and unedited.
 
+    unedited: where the objects of the factual truth are in the unedited rollout, px, and whether
     noise: px, by which two unedited rollouts differ (0 of a deterministic one)
     null:  largest change, in grey levels, that an edit made which changes nothing, by clip
     """
 
     edited: dict[tuple[str, str | None], Futures]
     plain: dict[str, Futures]
+    unedited: tuple[Float[np.ndarray, "r t n 2"], Bool[np.ndarray, "r t n"]]
     noise: float
     null: Int[np.ndarray, " r"] | None
 
@@ -265,13 +267,14 @@ def measure(
     number of clips that are done."""
     edited: dict[tuple[str, str | None], list[Futures]] = {}
     plain: dict[str, list[Futures]] = {}
-    nulls, noises = [], []
+    nulls, noises, whereabouts = [], [], []
     for index in batches(facts):
         batch = take(facts, index)
         states = [subject.encode(batch, sample) for sample in range(samples)]
         unedited = [subject.imagine(s, batch, (), sample) for sample, s in enumerate(states)]
         tracks = [instrument.track(frames) for frames in unedited]
         noises.append(_noise(tracks, batch, protocol))
+        whereabouts.append(places(tracks[0], batch, protocol))
         for twin in twins:
             clips = take(twin.clips, index)
             read = functools.partial(_read, clips=clips, protocol=protocol)
@@ -293,6 +296,7 @@ def measure(
     return Measured(
         {key: join(parts) for key, parts in edited.items()},
         {key: join(parts) for key, parts in plain.items()},
+        (np.concatenate([w[0] for w in whereabouts]), np.concatenate([w[1] for w in whereabouts])),
         max(noises),
         np.concatenate(nulls) if nulls else None,
     )
@@ -404,15 +408,34 @@ def table(
             if (twin.name, None) in m.edited and len(twin.stages) == 1:
                 rows += _locality(m, twin, facts, world, make, protocol)
                 rows += _onset(m, twin, facts, world, make, protocol)
+    actual = _actual(facts, world, protocol)
     for name, m in measured.items():
+        trained = seed if name in tested else None
+        own = physics.course(*m.unedited, facts, world, protocol)
+        for metric, sums in physics.measure(own, actual, facts, world, protocol).items():
+            steps = [0]
+            if metric == "energy_ratio":
+                sums, steps = _pooled(sums, protocol), _steps(protocol)
+            rows += make_rows(
+                statistics.estimate(sums, protocol.seed), protocol, model=name, metric=metric,
+                unit=physics.METRICS[metric], steps=steps, seed=trained,
+            )  # fmt: skip
         if m.null is not None:
             sums = statistics.sums_by_unit(m.null[:, None], facts.unit)
             estimate = statistics.estimate(sums, protocol.seed)
             rows += make_rows(
                 estimate, protocol, model=name, metric="null_change", unit="level", steps=[0],
-                seed=seed if name in tested else None, intervention="null", control="null",
+                seed=trained, intervention="null", control="null",
             )  # fmt: skip
     return rows
+
+
+def _actual(facts: Clips, world: World, protocol: CausalProtocol) -> physics.Course:
+    """What the true scenes say, without any instrument."""
+    scenes = facts.scenes[:, protocol.context :]
+    place = world.to_pixels(world.get(scenes, "position"), scenes)
+    there = facts.truth.present[:, protocol.context :]
+    return physics.course(place, there, facts, world, protocol)
 
 
 def truth_of(facts: Clips, twin: Twins, protocol: CausalProtocol) -> Futures:

@@ -119,6 +119,7 @@ def section(report: CausalReport) -> str:
             _success(report),
             _charts(report),
             _side_effects(report),
+            _physics(report),
             _films(report),
             parts.fold("Protocol of the causal suite", report.protocol.to_dict()),
         ]
@@ -235,6 +236,31 @@ def _side_effects(report: CausalReport) -> str:
     caption = "<caption>What an edit must not touch, and when it must arrive</caption>"
     table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
     return (f'<div class="scroll">{table}</div>' if body else "") + note
+
+
+def _physics(report: CausalReport) -> str:
+    columns = (
+        ("px in a wall, at its worst", "wall_penetration", ".2f"),
+        ("energy over the truth's", "energy_ratio", ".2f"),
+        ("restitution off walls wrong by", "restitution_error", ".3f"),
+        ("momentum of two wrong by, share", "momentum_error", ".3f"),
+    )
+    head = "<th></th>" + "".join(f"<th>{name}</th>" for name, *_ in columns)
+    body = ""
+    for model in (*report.tested, "copy_last", CEILING, "truth"):
+        cells = ""
+        for _, metric, form in columns:
+            wanted = (
+                row for row in report.rows if (row["model"], row["metric"]) == (model, metric)
+            )
+            cells += parts.cell(next((r for r in wanted if r["value"] is not None), None), form)
+        body += f'<tr><th scope="row">{escape(label(model))}</th>{cells}</tr>'
+    caption = (
+        "<caption>Physics of the unedited rollouts <span>the truth says what the instrument "
+        "errs by</span></caption>"
+    )
+    table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _films(report: CausalReport) -> str:

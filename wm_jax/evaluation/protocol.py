@@ -169,8 +169,11 @@ class CausalProtocol(Protocol):
         "after it saw oracle_frames of the twin. Locality: displacement between edited and unedited"
         " rollout of objects that the twin leaves untouched up to the step. Onset: first frame at "
         "which an object that was not edited is displaced by onset (or by what the 99th percentile "
-        "between two unedited rollouts is, if that is more), against the twin's. Step 0 of a row: "
-        "all steps together."
+        "between two unedited rollouts is, if that is more), against the twin's. Physics, of the "
+        "unedited rollout: how deep an object was in a wall, at its worst; kinetic energy over the "
+        "truth's of the same objects, where only contacts change a speed; speed after over before "
+        "a bounce off a wall, against the truth; momentum of two after over before they meet. Step "
+        "0 of a row: all steps together."
     )
 
     @property
