@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.evaluation.conftest import twins_world
 from wm_jax.config import base_config
 from wm_jax.evaluation import causal, causal_page, counterfactual, physics
 from wm_jax.evaluation.judge import Run
 from wm_jax.evaluation.judge_causal import judge_causal
+from wm_jax.evaluation.lighting import light_error
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.models.baselines import CopyLast
 
@@ -115,3 +117,43 @@ def test_physics_of_what_happened_and_of_what_stands_still(judged):
     assert rows["truth", "restitution_error"] < 0.15
     assert rows["default", "restitution_error"] is None  # nothing of it ever bounces
     assert "Physics of the unedited rollouts" in causal_page.section(judged[0])
+
+
+@pytest.fixture(scope="module")
+def full():
+    """A world with light, a camera, gravity and a hand, judged with copy-last under test."""
+    world = twins_world("twins:full", 64, 4, 48)
+    rules = CausalProtocol(
+        world=world.name, resolution=64, episodes=4, starts=(0,), horizon=20, doses=(), sequence=()
+    )
+    run = Run(Path("runs/a"), CopyLast((64, 64)), {"none": np.zeros(3)}, base_config(), updates=7)
+    return judge_causal({"default": run}, world, rules, "wm-jax evaluate --suite causal")
+
+
+def test_light_camera_and_gravity_have_their_twins_too(full):
+    report = full[0]
+    for kind in ("light", "camera", "gravity"):
+        assert kind in report.scenarios and report.spans[kind] > 5
+        assert value(report, "truth", "edit_success", kind) > 0.97
+    assert value(report, "see_then_simulate", "edit_success", "light") > 0.9
+    assert value(report, "truth", "edit_success", "light", "shuffled") < 0.5
+
+
+def test_a_copy_of_the_last_frame_does_not_heed_the_hand(full):
+    rows = {(r["model"], r["metric"]): r["value"] for r in full[0].rows if r["step"] == 0}
+    assert rows["default", "action_sensitivity"] == 1
+    assert rows["truth", "action_sensitivity"] > 5
+    assert rows["see_then_simulate", "action_sensitivity"] > 1.2
+    assert "told other actions" in causal_page.section(full[0])
+
+
+def test_errors_of_gain_and_gradient_are_those_that_were_made():
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 140, (1, 32, 32, 1)).repeat(3, -1).astype(np.float64)
+    across = ((np.arange(32) + 0.5) / 16 - 1)[None, None, :, None]
+    lit = ground * (1.2 + 0.1 * across)
+    ground[:, 4:9, 4:9] = lit[:, 20:25, 20:25] = (200, 20, 20)  # objects count for nothing
+    gain, gradient = light_error(lit.round().astype(np.uint8), ground.astype(np.uint8))
+    assert gain[0] == pytest.approx(0.2, abs=0.005) and gradient[0] == pytest.approx(0.1, abs=0.005)
+    same = light_error(ground.astype(np.uint8), ground.astype(np.uint8))
+    assert np.allclose(same, 0)

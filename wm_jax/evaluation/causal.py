@@ -21,6 +21,7 @@ from wm_jax import shapes
 from wm_jax.edit import KINDS, TOLD, Edits
 from wm_jax.evaluation import counterfactual, informed, physics, pixel, statistics
 from wm_jax.evaluation.counterfactual import Stage, Twins
+from wm_jax.evaluation.lighting import light_error
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.score import score_objects
@@ -40,6 +41,7 @@ METRICS = {
     "onset_missing": ("1", False),
     "undo_error": ("px", False),
     "null_change": ("level", False),
+    "action_sensitivity": ("1", True),
 }
 #: What is done to a subject: its edit, the same kind drawn anew, true frames in place of an edit.
 CONTROLS = (None, "shuffled", "oracle")
@@ -219,29 +221,38 @@ class Futures(NamedTuple):
     found: Bool[np.ndarray, "r t n"]
 
 
+#: Where objects are, px (r, t, n, 2), and whether they are found (r, t, n).
+Whereabouts = tuple[np.ndarray, np.ndarray]
+
+
 class Measured(NamedTuple):
     """Of one subject: what it made of each scenario under each control (see `CONTROLS`) that it
     supports, and unedited.
 
     unedited: where the objects of the factual truth are in the unedited rollout, px, and whether
+    acted: the same when it is told the actions of another clip; None without a hand
     noise: px, by which two unedited rollouts differ (0 of a deterministic one)
     null:  largest change, in grey levels, that an edit made which changes nothing, by clip
     """
 
     edited: dict[tuple[str, str | None], Futures]
     plain: dict[str, Futures]
-    unedited: tuple[Float[np.ndarray, "r t n 2"], Bool[np.ndarray, "r t n"]]
+    unedited: Whereabouts
+    acted: Whereabouts | None
     noise: float
     null: Int[np.ndarray, " r"] | None
 
 
 def distances(
-    tracks: Tracks, frames: np.ndarray, clips: Clips, protocol: CausalProtocol
+    tracks: Tracks, frames: np.ndarray, clips: Clips, protocol: CausalProtocol, lit: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of rollouts from the future of ``clips``: by objects, px, and 1 - SSIM, (r, t) each."""
+    """Of rollouts from the future of ``clips``: by objects, px, and 1 - SSIM, (r, t) each. Where
+    the light was changed (``lit``), errors of its gain and gradient take the place of px."""
     truth = jax.tree.map(lambda x: x[:, protocol.context :], clips.truth)
     objects = score_objects(tracks, truth, protocol)
     far = (objects.error * objects.asked).sum(2) + protocol.cap * objects.invented
+    if lit:
+        far = sum(light_error(frames, clips.frames[:, protocol.context :]))
     similar = np.asarray(pixel.ssim(clips.frames[:, protocol.context :], frames), np.float64)
     return far, 1 - similar
 
@@ -262,12 +273,13 @@ def measure(
     instrument: Instrument,
     samples: int = 1,
     progress: Callable[[int], None] = lambda done: None,
+    otherwise: Clips | None = None,
 ) -> Measured:
     """Everything about one subject, averaged over ``samples``. ``progress`` is called with the
-    number of clips that are done."""
+    number of clips that are done; ``otherwise`` is from `counterfactual.acted_otherwise`."""
     edited: dict[tuple[str, str | None], list[Futures]] = {}
     plain: dict[str, list[Futures]] = {}
-    nulls, noises, whereabouts = [], [], []
+    nulls, noises, whereabouts, acted = [], [], [], []
     for index in batches(facts):
         batch = take(facts, index)
         states = [subject.encode(batch, sample) for sample in range(samples)]
@@ -275,9 +287,13 @@ def measure(
         tracks = [instrument.track(frames) for frames in unedited]
         noises.append(_noise(tracks, batch, protocol))
         whereabouts.append(places(tracks[0], batch, protocol))
+        if otherwise is not None:
+            frames = subject.imagine(states[0], take(otherwise, index), (), 0)
+            acted.append(places(instrument.track(frames), batch, protocol))
         for twin in twins:
             clips = take(twin.clips, index)
-            read = functools.partial(_read, clips=clips, protocol=protocol)
+            lit = twin.name == "light"
+            read = functools.partial(_read, clips=clips, protocol=protocol, lit=lit)
             plain.setdefault(twin.name, []).append(read(unedited, tracks))
             for control in controls(subject, twin):
                 futures = [
@@ -296,10 +312,16 @@ def measure(
     return Measured(
         {key: join(parts) for key, parts in edited.items()},
         {key: join(parts) for key, parts in plain.items()},
-        (np.concatenate([w[0] for w in whereabouts]), np.concatenate([w[1] for w in whereabouts])),
+        _beside(whereabouts),
+        _beside(acted) if acted else None,
         max(noises),
         np.concatenate(nulls) if nulls else None,
     )
+
+
+def _beside(parts: Sequence[Whereabouts]) -> Whereabouts:
+    first, second = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return first, second
 
 
 def samples_of(subject: Subject, facts: Clips, protocol: CausalProtocol) -> int:
@@ -361,9 +383,10 @@ def _read(
     tracks: Sequence[Tracks],
     clips: Clips,
     protocol: CausalProtocol,
+    lit: bool = False,
 ) -> Futures:
     """Distances are means over samples, places those of the first."""
-    each = [distances(t, f, clips, protocol) for t, f in zip(tracks, futures, strict=True)]
+    each = [distances(t, f, clips, protocol, lit) for t, f in zip(tracks, futures, strict=True)]
     objects, ssim = np.mean(each, 0)
     return Futures(objects, ssim, *places(tracks[0], clips, protocol))
 
@@ -385,6 +408,7 @@ def table(
     protocol: CausalProtocol,
     seed: int | None,
     tested: Sequence[str],
+    otherwise: Clips | None = None,
 ) -> list[Row]:
     """Rows of every subject and scenario, with ``intervention`` the scenario's name. Of the scores
     of success, ``share`` is how many of the clips qualify at that step."""
@@ -420,6 +444,12 @@ def table(
                 statistics.estimate(sums, protocol.seed), protocol, model=name, metric=metric,
                 unit=physics.METRICS[metric], steps=steps, seed=trained,
             )  # fmt: skip
+        if otherwise is not None and m.acted is not None:
+            sums = _sensitivity(m.unedited, m.acted, facts, otherwise, world, protocol)
+            rows += make_rows(
+                statistics.estimate(_pooled(sums, protocol), protocol.seed), protocol, model=name,
+                metric="action_sensitivity", unit="1", steps=_steps(protocol), seed=trained,
+            )  # fmt: skip
         if m.null is not None:
             sums = statistics.sums_by_unit(m.null[:, None], facts.unit)
             estimate = statistics.estimate(sums, protocol.seed)
@@ -428,6 +458,27 @@ def table(
                 seed=trained, intervention="null", control="null",
             )  # fmt: skip
     return rows
+
+
+def _sensitivity(
+    told: Whereabouts,
+    mistold: Whereabouts,
+    facts: Clips,
+    otherwise: Clips,
+    world: World,
+    protocol: CausalProtocol,
+) -> Sums:
+    """Errors when it is told the actions of another clip over those when it is told the true ones,
+    of objects that the other actions would truly have moved."""
+    ahead = jax.tree.map(lambda x: x[:, protocol.context :], facts.truth)
+    far, both = counterfactual.displacement(facts, otherwise, world, protocol)
+    asked = both & (far >= protocol.differs) & (ahead.visible >= protocol.visible_share)
+    sums = []
+    for place, found in (mistold, told):
+        off = np.linalg.norm(place - ahead.centroid, axis=-1)
+        off = np.where(found, np.minimum(off, protocol.cap), protocol.cap)
+        sums.append(statistics.sums_by_unit(off, facts.unit, asked).total)
+    return Sums(*sums)
 
 
 def _actual(facts: Clips, world: World, protocol: CausalProtocol) -> physics.Course:
@@ -452,7 +503,7 @@ def truth_of(facts: Clips, twin: Twins, protocol: CausalProtocol) -> Futures:
     present[where], position[where] = True, truth.centroid[index]
     none = np.zeros(shape, int)
     tracks = Tracks(present, position, none.astype(np.float32), none - 1, none)
-    return _read([frames], [tracks], twin.clips, protocol)
+    return _read([frames], [tracks], twin.clips, protocol, twin.name == "light")
 
 
 def scored(twin: Twins, protocol: CausalProtocol) -> Bool[np.ndarray, "r t"]:

@@ -239,12 +239,14 @@ def _side_effects(report: CausalReport) -> str:
 
 
 def _physics(report: CausalReport) -> str:
-    columns = (
+    columns = [
         ("px in a wall, at its worst", "wall_penetration", ".2f"),
         ("energy over the truth's", "energy_ratio", ".2f"),
         ("restitution off walls wrong by", "restitution_error", ".3f"),
         ("momentum of two wrong by, share", "momentum_error", ".3f"),
-    )
+    ]
+    if any(row["metric"] == "action_sensitivity" for row in report.rows):
+        columns += [("error if told other actions, over error", "action_sensitivity", ".2f")]
     head = "<th></th>" + "".join(f"<th>{name}</th>" for name, *_ in columns)
     body = ""
     for model in (*report.tested, "copy_last", CEILING, "truth"):
@@ -256,8 +258,8 @@ def _physics(report: CausalReport) -> str:
             cells += parts.cell(next((r for r in wanted if r["value"] is not None), None), form)
         body += f'<tr><th scope="row">{escape(label(model))}</th>{cells}</tr>'
     caption = (
-        "<caption>Physics of the unedited rollouts <span>the truth says what the instrument "
-        "errs by</span></caption>"
+        "<caption>Physics of the unedited rollouts <span>the truth says what the instrument errs "
+        "by</span></caption>"
     )
     table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
     return f'<div class="scroll">{table}</div>'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def scenarios(protocol: CausalProtocol) -> list[Scenario]:
     out = [Scenario(kind, ((0, kind, 1.0),)) for kind in protocol.kinds]
     if "push" in protocol.kinds:
         out += [Scenario(f"push_x{dose:g}", ((0, "push", dose),)) for dose in protocol.doses]
-    if {kind for _, kind in protocol.sequence} <= set(protocol.kinds):
+    if protocol.sequence and {kind for _, kind in protocol.sequence} <= set(protocol.kinds):
         out.append(Scenario("sequence", tuple((at, kind, 1.0) for at, kind in protocol.sequence)))
     if "recolour" in protocol.kinds:
         back = (protocol.undone_after, "back", 1.0)
@@ -86,6 +86,26 @@ def factual(clips: Clips, world: World, protocol: CausalProtocol) -> Clips:
     """The clips with the future simulated anew, from the same scene as every twin's."""
     scene = clips.scenes[:, protocol.context - 1]
     return with_future(clips, play(scene, (), clips, world, protocol), world, protocol)
+
+
+def acted_otherwise(facts: Clips, world: World, protocol: CausalProtocol) -> Clips | None:
+    """The clips with the actions of another clip from the end of the context on, and what then
+    happens; None where there is no hand to act."""
+    start = facts.scenes[:, protocol.context - 1]
+    if len(start) < 2 or not (world.get(start, "hand")[:, 2] > 0).any():
+        return None
+    first = protocol.context - 1  # whose action acts on the first frame of the horizon
+    signal = facts.conditions.actions
+
+    def other(x: Any) -> Any:
+        x = np.array(x)
+        x[:, first:] = np.roll(x[:, first:], 1, axis=0)
+        return x
+
+    actions = signal._replace(value=other(signal.value))
+    told = facts.conditions._replace(actions=actions)
+    clips = facts._replace(actions=other(facts.actions), conditions=told)
+    return with_future(clips, play(start, (), clips, world, protocol), world, protocol)
 
 
 def make(
@@ -106,8 +126,8 @@ def make(
     valid = np.all([s.changes.valid for s in (*stages, *shuffled)], axis=0)
     differs = _differs(facts, twin, scenario, world, protocol) & valid[:, None]
     spans = [
-        span(start, these, clips, world, protocol, error)
-        for these, clips in (((), facts), (stages, twin))
+        span(start, these, facts, future, world, protocol, error)
+        for these, future in (((), facts), (stages, twin))
     ]
     return Twins(scenario.name, stages, shuffled, twin, differs, np.minimum(*spans))
 
@@ -191,12 +211,14 @@ def displacement(
 def span(
     start: np.ndarray,
     stages: Sequence[Stage],
-    clips: Clips,
+    facts: Clips,
+    future: Clips,
     world: World,
     protocol: CausalProtocol,
     error: float,
 ) -> Int[np.ndarray, " r"]:
-    """The last horizon step up to which perturbed simulations stay near this future."""
+    """The last horizon step up to which perturbed simulations stay near the ``future`` that these
+    stages make of ``facts``."""
     lengths = protocol.run_frames * (protocol.run_frames**2 - 1)
     scale = 64 / protocol.resolution
     out = np.full(len(start), protocol.horizon)
@@ -206,8 +228,8 @@ def span(
         noise = rng.normal(size=(2, *place.shape)) * error * scale
         noise[1] *= np.sqrt(12 / lengths)
         shaken = world.put(start, position=place + noise[0], velocity=velocity + noise[1])
-        scenes = play(shaken, stages, clips, world, protocol)
-        far, both = displacement(clips, with_scenes(clips, scenes, protocol), world, protocol)
+        scenes = play(shaken, stages, facts, world, protocol)
+        far, both = displacement(future, with_scenes(future, scenes, protocol), world, protocol)
         gone = (far * both > protocol.predictable).any(-1)
         first = np.where(gone.any(1), gone.argmax(1), protocol.horizon)
         out = np.minimum(out, first)

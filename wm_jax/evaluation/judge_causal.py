@@ -29,6 +29,7 @@ def judge_causal(
     instrument = Instrument(world.palette, world.resolution)
     scenarios = counterfactual.scenarios(protocol)
     facts = counterfactual.factual(clips, world, protocol)
+    otherwise = counterfactual.acted_otherwise(facts, world, protocol)
     error = counterfactual.seen_by(instrument, facts, protocol)
     twins = []
     with Progress(len(scenarios), "twins", "scenarios") as progress:
@@ -54,10 +55,11 @@ def judge_causal(
             if subject.name in runs:
                 samples[subject.name] = causal.samples_of(subject, facts, protocol)
             measured[subject.name] = causal.measure(
-                subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done
-            )
+                subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done,
+                otherwise,
+            )  # fmt: skip
     seed = next(iter(runs.values())).seed
-    rows = causal.table(measured, facts, twins, world, protocol, seed, list(runs))
+    rows = causal.table(measured, facts, twins, world, protocol, seed, list(runs), otherwise)
     result = {
         "protocol": protocol.to_dict(),
         "models": {name: run.about(samples[name]) for name, run in runs.items()},
