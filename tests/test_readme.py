@@ -14,11 +14,12 @@ TEXT = (ROOT / "README.md").read_text()
 
 #: Long commands, made short. The longest start that fits counts.
 SHORT = {
-    "wm-jax data build": "--train 4 --validation 4 --test 2",
+    "wm-jax data build": "--train 5 --validation 4 --test 2",
     "wm-jax data inspect": "",
     "wm-jax train": "--config.train.minutes=0 --config.train.steps=2 --config.optim.warmup=1 "
     "--config.train.batch_size=2 --config.train.clip_every=0",
-    "wm-jax evaluate": "--episodes 2 --horizon 3 --long-horizon 40",
+    "wm-jax evaluate": "--episodes 2 --horizon 3 --long-horizon 40 --causal-horizon 5",
+    "wm-jax compare": "--episodes 2 --horizon 3",
     "wm-jax export": "",
     "wm-jax reproduce": "--dry-run",
 }

@@ -115,6 +115,9 @@ def test_the_page_and_the_terminal_say_what_the_rows_say(judged):
 def test_a_model_without_a_state_to_show_is_told_so(world, rules, mine):
     with pytest.raises(UserError, match="no function 'tokens', which the probes suite"):
         judge_probes({"outside": outside.load(f"{mine}:Mute")}, world, rules, "")
+    with pytest.raises(UserError, match="at least 5 training episodes"):
+        few = dataclasses.replace(rules, train_episodes=4)
+        judge_probes({"outside": outside.load(f"{mine}:Mine")}, world, few, "")
     args = cli._parser().parse_args(["--videos", "x", "--data", "y", "--suite", "probes"])
     with pytest.raises(UserError, match="shows no state"):
         cli._check(args)

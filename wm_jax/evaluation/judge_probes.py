@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wm_jax.errors import UserError
 from wm_jax.evaluation import probes
 from wm_jax.evaluation.judge import Readable
 from wm_jax.evaluation.probes_page import ProbesReport
@@ -20,6 +21,7 @@ from wm_jax.models.baselines import CopyLast
 from wm_jax.progress import Progress
 
 SHOWN = 3  # clips on the page
+LEAST = 5  # episodes of which a fifth is one
 
 
 def judge_probes(
@@ -28,6 +30,11 @@ def judge_probes(
     """What the suite's section of the page is made of, and the result as JSON."""
     starts, episodes = protocol.train_starts, protocol.train_episodes
     train = world.clips("train", protocol.length, starts, episodes)
+    if len(np.unique(train.unit)) < LEAST:
+        raise UserError(
+            f"the probes suite learns from at least {LEAST} training episodes and {world.name} has "
+            f"{len(np.unique(train.unit))} here; build more with --train."
+        )
     test = world.clips(protocol.split, protocol.length, protocol.starts, protocol.episodes)
     protocol = dataclasses.replace(protocol, split_hash=split_hash(test.frames))
     told = probes.targets(train, world, protocol), probes.targets(test, world, protocol)
