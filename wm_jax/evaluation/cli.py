@@ -55,6 +55,8 @@ def _check(args: argparse.Namespace) -> list[str]:
         )
     if not (args.workdir or args.model or args.videos or args.contexts):
         raise UserError("name what to score: --workdir, --model or --videos.")
+    if args.weights and not args.weights.is_dir():
+        raise UserError(f"--weights={args.weights} is no folder; it holds PyTorch's files.")
     if not args.data and (args.contexts or not args.workdir):
         raise UserError("--data must name the folder of the data set.")
     if args.videos and {"causal", "probes"} & set(asked):
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
     add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
     add("--causal-horizon", type=int, default=40, help="after an edit (default %(default)s)")
+    add("--weights", type=Path, help="folder of networks' weights, for LPIPS; see evaluation/lpips")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add(
         "--out",
@@ -156,7 +159,7 @@ def evaluate(
     results: dict[str, Any] = {}
     sections, said, pixel = [], [], None
     if "pixel" in asked:
-        pixel, results["pixel"] = judge(runs, world, Protocol(**about), command)
+        pixel, results["pixel"] = judge(runs, world, Protocol(**about), command, args.weights)
         said += [summary.terminal_table(pixel), summary.calibration_line(pixel)]
     if "temporal" in asked:
         temporal, results["temporal"] = judge_temporal(

@@ -15,6 +15,7 @@ from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
 from wm_jax.evaluation import calibration, causal, probes, suite, temporal
+from wm_jax.evaluation.likeness import Likeness
 from wm_jax.evaluation.protocol import (
     CausalProtocol,
     ProbeProtocol,
@@ -124,9 +125,14 @@ def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
 
 
 def judge(
-    runs: Mapping[str, Tested], world: World, protocol: Protocol, command: str
+    runs: Mapping[str, Tested],
+    world: World,
+    protocol: Protocol,
+    command: str,
+    weights: Path | None = None,
 ) -> tuple[Report, dict[str, Any]]:
-    """Scores the runs and every baseline on the same clips: the report, and the result as JSON."""
+    """Scores the runs and every baseline on the same clips: the report, and the result as JSON.
+    ``weights`` is the folder of `wm_jax.evaluation.lpips`."""
     clips = world.clips(protocol.split, protocol.length, protocol.starts, protocol.episodes)
     protocol = dataclasses.replace(protocol, split_hash=split_hash(clips.frames))
     instrument = Instrument(world.palette, world.resolution)
@@ -134,9 +140,11 @@ def judge(
     tested = [run.subject(name, protocol) for name, run in runs.items()]
     tested = [suite.with_samples(subject, clips, protocol) for subject in tested]
     subjects = [*tested, *suite.baselines(world, instrument, protocol)]
-    scores, errors = _measure(subjects, clips, protocol, instrument)
+    likeness = Likeness(clips, protocol, instrument, weights)
+    scores, errors = _measure(subjects, clips, protocol, instrument, likeness)
     first, run = tested[0], runs[tested[0].name]
     rows = suite.table(scores, protocol, run.seed, list(runs)) + calibrated
+    rows += likeness.rows(run.seed, list(runs))
     about = {
         name: run.about(subject.samples)
         for (name, run), subject in zip(runs.items(), tested, strict=True)
@@ -206,7 +214,11 @@ def judge_temporal(
 
 
 def _measure(
-    subjects: Sequence[Subject], clips: Clips, protocol: Protocol, instrument: Instrument
+    subjects: Sequence[Subject],
+    clips: Clips,
+    protocol: Protocol,
+    instrument: Instrument,
+    likeness: Likeness,
 ) -> tuple[dict[str, Scores], dict[str, np.ndarray]]:
     """Scores and errors of each clip, by subject, with a progress bar."""
     scores: dict[str, Scores] = {}
@@ -218,7 +230,8 @@ def _measure(
             def done(clip_count: int, before: int = number * whole, name: str = subject.name):
                 progress.update(before + clip_count * protocol.horizon, model=name)
 
-            measured = suite.measure(subject, clips, protocol, instrument, done)
+            watch = likeness.watch(subject.name)
+            measured = suite.measure(subject, clips, protocol, instrument, done, watch)
             scores[subject.name], errors[subject.name] = measured
     return scores, errors
 

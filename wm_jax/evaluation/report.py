@@ -195,9 +195,34 @@ def _tables(report: Report) -> str:
             body += f'<tr{kind}><th scope="row">{name}</th>{cells}</tr>'
         caption = f"<caption>{_titled(metric)}</caption>"
         tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
+    tables += _likeness(report)
     note = f"{label(CEILING)} is told masses, friction and shapes: a ceiling, not a rival."
     joined = "".join(f'<div class="scroll">{table}</div>' for table in tables)
     return f'<h2>Numbers</h2>\n<p class="note">{note}</p>{joined}'
+
+
+def _likeness(report: Report) -> list[str]:
+    """LPIPS where it was measured, and distances of the sets of clips."""
+    tables = []
+    for metric, words in (
+        ("lpips_alex", "LPIPS (AlexNet)"),
+        ("lpips_vgg", "LPIPS (VGG)"),
+        ("motion_distance", "Fréchet distance of how things move"),
+    ):
+        of = [row for row in report.rows if row["metric"] == metric]
+        steps = sorted({row["step"] for row in of if row["value"] is not None})
+        if not steps:
+            continue
+        head = "<th></th>" + "".join(f"<th>{f'step {s}' if s else 'all steps'}</th>" for s in steps)
+        body = "".join(
+            f'<tr><th scope="row">{escape(label(model))}</th>'
+            + "".join(parts.cell(find(report.rows, model, metric, s), ".3f") for s in steps)
+            + "</tr>"
+            for model in models_of(of)
+        )
+        caption = f"<caption>{words} <span>lower is better</span></caption>"
+        tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
+    return tables
 
 
 def _differences(report: Report) -> str:

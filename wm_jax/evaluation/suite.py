@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 
 from wm_jax import shapes
 from wm_jax.evaluation import informed, pixel, statistics
@@ -23,7 +23,7 @@ from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.score import score_objects
 from wm_jax.evaluation.statistics import Sums
-from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Clips, World
 from wm_jax.models.baselines import CopyLast
 
@@ -142,18 +142,23 @@ def measure(
     protocol: Protocol,
     instrument: Instrument,
     progress: Callable[[int], None] = lambda clips: None,
+    watch: Callable[[np.ndarray, UInt8[np.ndarray, "r t h w 3"], Tracks], None] | None = None,
 ) -> tuple[Scores, np.ndarray]:
     """Sums per episode of every metric, and each clip's mean position error (r,), in px.
 
-    ``progress`` is called with the number of clips that are done.
+    ``progress`` is called with the number of clips that are done, ``watch`` with indices of clips,
+    the first sample of their frames and what is tracked in it.
     """
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in METRICS}
     for index in batches(clips):
         batch = take(clips, index)
-        each = [
-            _score(subject.predict(batch, sample), batch, protocol, instrument)
-            for sample in range(subject.samples)
-        ]
+        each = []
+        for sample in range(subject.samples):
+            predicted = subject.predict(batch, sample)
+            tracks = predicted.stated or instrument.track(predicted.frames)
+            each.append(_score(predicted.frames, tracks, batch, protocol))
+            if watch is not None and sample == 0:
+                watch(index, predicted.frames, tracks)
         for name in METRICS:
             total, count = np.sum([scores[name] for scores in each], axis=0)
             parts[name].append((total, count))
@@ -168,12 +173,11 @@ def measure(
 
 
 def _score(
-    prediction: Prediction, clips: Clips, protocol: Protocol, instrument: Instrument
+    predicted: UInt8[np.ndarray, "r t h w 3"], tracks: Tracks, clips: Clips, protocol: Protocol
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each metric's total and count per clip and step."""
     truth = jax.tree.map(lambda x: x[:, protocol.context :], clips.truth)
     frames = clips.frames[:, protocol.context :]
-    tracks = prediction.stated or instrument.track(prediction.frames)
     objects = score_objects(tracks, truth, protocol)
     one = np.ones(frames.shape[:2])
     asked, touched = objects.asked.sum(2), objects.touched.sum(2)
@@ -181,8 +185,8 @@ def _score(
     some = (asked > 0).astype(np.float64)
     error = (objects.error * objects.asked).sum(2) + protocol.cap * invented
     return {
-        "psnr": (np.asarray(pixel.psnr(frames, prediction.frames), np.float64), one),
-        "ssim": (np.asarray(pixel.ssim(frames, prediction.frames), np.float64), one),
+        "psnr": (np.asarray(pixel.psnr(frames, predicted), np.float64), one),
+        "ssim": (np.asarray(pixel.ssim(frames, predicted), np.float64), one),
         "position_error": (error, asked + invented),
         "position_error_touched": ((objects.error * objects.touched).sum(2), touched),
         "matched_share": (objects.matched * some, some),

@@ -1,0 +1,120 @@
+"""What pixels do not say: LPIPS, where its weights are given, and how like the truth's the motion
+in a set of predictions is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from wm_jax.evaluation import distribution, lpips, statistics
+from wm_jax.evaluation.protocol import Protocol
+from wm_jax.evaluation.rows import Row, make_rows
+from wm_jax.evaluation.statistics import Estimate
+from wm_jax.evaluation.tracker import Instrument, Tracks
+from wm_jax.evaluation.world import Clips
+
+#: metric -> (unit, whether more is better)
+METRICS = {
+    "lpips_alex": ("1", False),
+    "lpips_vgg": ("1", False),
+    "fvd": ("1", False),
+    "motion_distance": ("1", False),
+    "motion_kernel_distance": ("1", False),
+}
+LPIPS_STEPS = (1, 5, 10, 20, 40)
+RESAMPLES = 200  # of the clips, for the interval of a distance of sets
+UNMEASURED = {
+    "lpips_alex": "not measured: --weights has no alexnet.pth and lpips_alex.pth",
+    "lpips_vgg": "not measured: --weights has no vgg16.pth and lpips_vgg.pth",
+    "fvd": "not measured: no reader of its network's weights yet",
+}
+
+
+class Likeness:
+    """Watches predictions while they are scored; see `suite.measure`."""
+
+    def __init__(
+        self, clips: Clips, protocol: Protocol, instrument: Instrument, weights: Path | None = None
+    ):
+        self.clips, self.protocol = clips, protocol
+        self.truth = clips.frames[:, protocol.context :]
+        resolution = protocol.resolution
+        self._features = lambda tracks: distribution.motion_features(tracks, resolution)
+        self.true = self._features(instrument.track(self.truth))
+        self.steps = [step for step in LPIPS_STEPS if step <= protocol.horizon]
+        self.nets = {} if weights is None else {n: lpips.load(weights, n) for n in
+                                                lpips.available(weights)}  # fmt: skip
+        self.seen: dict[str, list[np.ndarray]] = {}
+        self.far: dict[tuple[str, str], list[np.ndarray]] = {}
+
+    def watch(
+        self, name: str
+    ) -> Callable[[np.ndarray, UInt8[np.ndarray, "r t h w 3"], Tracks], None]:
+        """For `suite.measure` of the subject of that name; batches come in order."""
+
+        def see(index: np.ndarray, frames: np.ndarray, tracks: Tracks) -> None:
+            self.seen.setdefault(name, []).append(self._features(tracks))
+            at = [step - 1 for step in self.steps]
+            for net, weights in self.nets.items():
+                true, own = (
+                    x[:, at].reshape(-1, *x.shape[2:]) for x in (self.truth[index], frames)
+                )
+                value = np.asarray(lpips.lpips(weights, net, true, own), np.float64)
+                far = value.reshape(len(index), len(at))
+                self.far.setdefault((name, net), []).append(far)
+
+        return see
+
+    def rows(self, seed: int | None, tested: Collection[str]) -> list[Row]:
+        """Of every subject that was watched. A row of what was not measured has no value and a
+        ``note``; rows of sets say how many clips of how many frames they are about."""
+        rows: list[Row] = []
+        for name, parts in self.seen.items():
+            trained = seed if name in tested else None
+            for net in lpips.NETS:
+                metric = f"lpips_{net}"
+                if (name, net) not in self.far:
+                    rows.append(self._missing(name, metric, trained))
+                    continue
+                sums = statistics.sums_by_unit(np.concatenate(self.far[name, net]), self.clips.unit)
+                estimate = statistics.estimate(sums, self.protocol.seed)
+                rows += make_rows(
+                    estimate, self.protocol, model=name, metric=metric, unit="1", seed=trained,
+                    steps=self.steps,
+                )  # fmt: skip
+            rows.append(self._missing(name, "fvd", trained))
+            rows += self._of_sets(name, np.concatenate(parts), trained)
+        return rows
+
+    def _missing(self, name: str, metric: str, seed: int | None) -> Row:
+        none = np.full(1, np.nan)
+        estimate = Estimate(none, none, none, np.zeros(1, int))
+        (row,) = make_rows(
+            estimate, self.protocol, model=name, metric=metric, unit="1", seed=seed, steps=[0]
+        )
+        return {**row, "note": UNMEASURED[metric]}
+
+    def _of_sets(self, name: str, features: np.ndarray, seed: int | None) -> list[Row]:
+        unit = self.clips.unit
+        number = int(unit.max()) + 1
+        drawn = statistics.resamples(number, self.protocol.seed, RESAMPLES)[:, unit]
+        draws = np.array([distribution.frechet(self.true, features, w, w) for w in drawn])
+        low, high = statistics.interval(draws[:, None])
+        value = distribution.frechet(self.true, features)
+        none = np.full(1, np.nan)
+        kernel = np.array([distribution.kernel_distance(self.true, features)])
+        count = np.array([number])
+        rows = []
+        for metric, estimate in (
+            ("motion_distance", Estimate(np.array([value]), low, high, count)),
+            ("motion_kernel_distance", Estimate(kernel, none, none, count)),
+        ):
+            made = make_rows(
+                estimate, self.protocol, model=name, metric=metric, unit="1", seed=seed, steps=[0]
+            )
+            sizes = {"clips": len(features), "frames": self.protocol.horizon}
+            rows += [{**row, **sizes} for row in made]
+        return rows
