@@ -10,7 +10,7 @@ import scipy.linalg
 
 from tests.evaluation import torch_file
 from wm_jax.errors import UserError
-from wm_jax.evaluation import cli, distribution, lpips, suite, torch_files
+from wm_jax.evaluation import cli, distribution, i3d, lpips, suite, torch_files
 from wm_jax.evaluation.informed import Prediction
 from wm_jax.evaluation.likeness import Likeness
 from wm_jax.evaluation.suite import Subject
@@ -146,6 +146,29 @@ def test_the_kernel_distance_is_the_unbiased_sum():
     assert distribution.kernel_distance(x, y) == pytest.approx(sum(within) - 2 * across)
     draws = [distribution.kernel_distance(*rng.normal(size=(2, 20, 3))) for _ in range(300)]
     assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(300)
+
+
+def test_fvd_needs_all_of_its_network(tmp_path):
+    """That its numbers are right is told beside PyTorch: `test_against_torch.py`."""
+    torch_file.save(tmp_path / i3d.FILE, {"logits.conv3d.weight": np.zeros((2, 3), "f4")})
+    with pytest.raises(UserError, match="is not I3D's: it has no 'Conv3d_1a_7x7.conv3d.weight'"):
+        i3d.load(tmp_path)
+    assert len(i3d.units()) == 3 + 9 * 6
+    rng, channels, tensors = np.random.default_rng(0), 3, {}
+    for unit in i3d.units():
+        last = unit.split(".")[-1]
+        side = int(unit[-1]) if unit == last else 3 if last in ("b1b", "b2b") else 1
+        wide = 2 if side == 3 and unit != last else channels
+        tensors[f"{unit}.conv3d.weight"] = rng.normal(size=(2, wide, side, side, side)).astype("f4")
+        for name in i3d.NORM:
+            tensors[f"{unit}.bn.{name}"] = np.ones(2, "f4")
+        channels = 2 if unit == last else 8 if last == "b3b" else channels
+    tensors["logits.conv3d.weight"] = rng.normal(size=(5, 8, 1, 1, 1)).astype("f4")
+    tensors["logits.conv3d.bias"] = np.zeros(5, "f4")
+    torch_file.save(tmp_path / i3d.FILE, tensors)
+    frames = rng.integers(0, 256, (1, 16, 32, 32, 3), dtype=np.uint8)
+    found = np.asarray(i3d.logits(i3d.load(tmp_path), frames))
+    assert found.shape == (1, 5) and np.isfinite(found).all()
 
 
 def test_rows_of_what_is_and_of_what_is_not_measured(world, protocol, clips, instrument, tmp_path):

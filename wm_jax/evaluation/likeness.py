@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from wm_jax.evaluation import distribution, lpips, statistics
+from wm_jax.evaluation import distribution, i3d, lpips, statistics
 from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.statistics import Estimate
@@ -29,7 +29,7 @@ RESAMPLES = 200  # of the clips, for the interval of a distance of sets
 UNMEASURED = {
     "lpips_alex": "not measured: --weights has no alexnet.pth and lpips_alex.pth",
     "lpips_vgg": "not measured: --weights has no vgg16.pth and lpips_vgg.pth",
-    "fvd": "not measured: no reader of its network's weights yet",
+    "fvd": "not measured: --weights has no i3d_pretrained_400.pt, or the horizon is below 16",
 }
 
 
@@ -47,6 +47,12 @@ class Likeness:
         self.steps = [step for step in LPIPS_STEPS if step <= protocol.horizon]
         self.nets = {} if weights is None else {n: lpips.load(weights, n) for n in
                                                 lpips.available(weights)}  # fmt: skip
+        self.video, self.true_video = None, np.zeros((0, 0))
+        given = weights is not None and (weights / i3d.FILE).is_file()
+        if weights is not None and given and protocol.horizon >= i3d.FRAMES:
+            self.video = i3d.load(weights)
+            self.true_video = self._logits(self.truth)
+        self.shown: dict[str, list[np.ndarray]] = {}
         self.seen: dict[str, list[np.ndarray]] = {}
         self.far: dict[tuple[str, str], list[np.ndarray]] = {}
 
@@ -57,6 +63,8 @@ class Likeness:
 
         def see(index: np.ndarray, frames: np.ndarray, tracks: Tracks) -> None:
             self.seen.setdefault(name, []).append(self._features(tracks))
+            if self.video is not None:
+                self.shown.setdefault(name, []).append(self._logits(frames))
             at = [step - 1 for step in self.steps]
             for net, weights in self.nets.items():
                 true, own = (
@@ -67,6 +75,11 @@ class Likeness:
                 self.far.setdefault((name, net), []).append(far)
 
         return see
+
+    def _logits(self, frames: UInt8[np.ndarray, "r t h w 3"]) -> np.ndarray:
+        first = frames[:, : i3d.FRAMES]
+        parts = [i3d.logits(self.video, first[i : i + 4]) for i in range(0, len(first), 4)]
+        return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
     def rows(self, seed: int | None, tested: Collection[str]) -> list[Row]:
         """Of every subject that was watched. A row of what was not measured has no value and a
@@ -85,8 +98,17 @@ class Likeness:
                     estimate, self.protocol, model=name, metric=metric, unit="1", seed=trained,
                     steps=self.steps,
                 )  # fmt: skip
-            rows.append(self._missing(name, "fvd", trained))
-            rows += self._of_sets(name, np.concatenate(parts), trained)
+            if name in self.shown:
+                both = self.true_video, np.concatenate(self.shown[name])
+                rows.append(self._frechet("fvd", name, *both, i3d.FRAMES, trained))
+            else:
+                rows.append(self._missing(name, "fvd", trained))
+            both = self.true, np.concatenate(parts)
+            horizon = self.protocol.horizon
+            rows.append(self._frechet("motion_distance", name, *both, horizon, trained))
+            value = distribution.kernel_distance(*both)
+            none = (value, np.nan, np.nan)
+            rows.append(self._row("motion_kernel_distance", name, none, horizon, trained))
         return rows
 
     def _missing(self, name: str, metric: str, seed: int | None) -> Row:
@@ -97,24 +119,29 @@ class Likeness:
         )
         return {**row, "note": UNMEASURED[metric]}
 
-    def _of_sets(self, name: str, features: np.ndarray, seed: int | None) -> list[Row]:
+    def _frechet(
+        self,
+        metric: str,
+        name: str,
+        true: np.ndarray,
+        own: np.ndarray,
+        frames: int,
+        seed: int | None,
+    ) -> Row:
         unit = self.clips.unit
-        number = int(unit.max()) + 1
-        drawn = statistics.resamples(number, self.protocol.seed, RESAMPLES)[:, unit]
-        draws = np.array([distribution.frechet(self.true, features, w, w) for w in drawn])
+        drawn = statistics.resamples(int(unit.max()) + 1, self.protocol.seed, RESAMPLES)[:, unit]
+        draws = np.array([distribution.frechet(true, own, w, w) for w in drawn])
         low, high = statistics.interval(draws[:, None])
-        value = distribution.frechet(self.true, features)
-        none = np.full(1, np.nan)
-        kernel = np.array([distribution.kernel_distance(self.true, features)])
-        count = np.array([number])
-        rows = []
-        for metric, estimate in (
-            ("motion_distance", Estimate(np.array([value]), low, high, count)),
-            ("motion_kernel_distance", Estimate(kernel, none, none, count)),
-        ):
-            made = make_rows(
-                estimate, self.protocol, model=name, metric=metric, unit="1", seed=seed, steps=[0]
-            )
-            sizes = {"clips": len(features), "frames": self.protocol.horizon}
-            rows += [{**row, **sizes} for row in made]
-        return rows
+        numbers = distribution.frechet(true, own), float(low[0]), float(high[0])
+        return self._row(metric, name, numbers, frames, seed)
+
+    def _row(
+        self, metric: str, name: str, numbers: tuple[float, float, float], frames: int,
+        seed: int | None,
+    ) -> Row:  # fmt: skip
+        value, low, high = (np.array([x]) for x in numbers)
+        estimate = Estimate(value, low, high, np.array([int(self.clips.unit.max()) + 1]))
+        (row,) = make_rows(
+            estimate, self.protocol, model=name, metric=metric, unit="1", seed=seed, steps=[0]
+        )
+        return {**row, "clips": len(self.clips.unit), "frames": frames}

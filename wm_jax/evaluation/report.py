@@ -207,6 +207,7 @@ def _likeness(report: Report) -> list[str]:
     for metric, words in (
         ("lpips_alex", "LPIPS (AlexNet)"),
         ("lpips_vgg", "LPIPS (VGG)"),
+        ("fvd", "Fréchet video distance (I3D)"),
         ("motion_distance", "Fréchet distance of how things move"),
     ):
         of = [row for row in report.rows if row["metric"] == metric]
