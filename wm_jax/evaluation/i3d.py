@@ -2,9 +2,9 @@
 
 Carreira & Zisserman 2017, "Quo Vadis, Action Recognition?", arXiv 1705.07750, figure 3:
 Inception-v1 with its filters inflated over time. FVD (Unterthiner et al. 2018, arXiv 1812.01717)
-takes the 400 numbers before the softmax. Weights are the file ``i3d_pretrained_400.pt``, the network trained on
-Kinetics-400 in its PyTorch port, which VideoGPT and others measure by; frames are resized to 224 px
-without antialiasing and scaled to [-1, 1], as they do.
+takes the 400 numbers before the softmax. Weights are the file ``i3d_pretrained_400.pt``, the
+network trained on Kinetics-400 in its PyTorch port, which VideoGPT and others measure by; frames
+are resized to 224 px without antialiasing and scaled to [-1, 1], as they do.
 """
 
 from __future__ import annotations
