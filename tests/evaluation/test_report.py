@@ -57,7 +57,9 @@ def test_a_failed_instrument_is_said_first(judged):
     text = render(report._replace(holds=False))
     assert "The instrument failed" in text
     assert 'class="verdict failed"' in text
-    assert calibration_line(report).startswith("The instrument holds: on true frames")
+    assert calibration_line(report.rows, report.protocol, report.holds).startswith(
+        "The instrument holds: on true frames"
+    )
 
 
 def test_the_headline_holds_the_rows_own_numbers(judged):

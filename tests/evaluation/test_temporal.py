@@ -38,7 +38,7 @@ def reported(world, rules, instrument):
                 longs[subject.name] = temporal.measure_long(subject, long, rules, instrument)
     rows = temporal.table(shorts, longs, rules, 0, ["copy_last"])
     return temporal_page.TemporalReport(
-        rows, rules, ["copy_last"], shorts, longs, subjects["copy_last"], long
+        rows, rules, ["copy_last"], shorts, longs, subjects["copy_last"], long, True
     )
 
 

@@ -25,36 +25,45 @@ def calibrate(
     """Rows of the model ``instrument`` (``control`` says what was done to the frames), and whether
     it holds: error and identity on true frames as the protocol asks, nothing in the mean image."""
     frames = clips.frames[:, ::EVERY]
-    truth = Truth(*(field[:, ::EVERY] for field in clips.truth))
-    out: list[Row] = []
-    holds = True
-
-    def add(metric: str, unit: str, control: str, estimate: Estimate) -> None:
-        name = f"calibration_{metric}"
-        row = make_rows(
-            estimate,
-            protocol,
-            model="instrument",
-            metric=name,
-            unit=unit,
-            control=control,
-            steps=[0],
-        )
-        out.extend(row)
-
+    rows, holds = [], True
     for control, changed in _variants(frames, mean_image, protocol.unit):
-        error, identity, shape = _errors(changed, truth, clips.unit, protocol, instrument)
-        add("position_error", "px", control, error)
-        add("identity", "1", control, identity)
-        if protocol.resolution >= SHAPES_FROM:
-            add("shape", "1", control, shape)
-        if control == "true":
-            holds &= bool(error.value[0] < protocol.calibration)
-            holds &= bool(identity.value[0] > protocol.calibration_identity)
+        more, good = _rows(control, changed, clips, protocol, instrument)
+        rows += more
+        holds &= good or control != "true"
     ghosts = instrument.track(mean_image[None]).present.sum()
     count = Estimate(*(np.array([x]) for x in (float(ghosts), np.nan, np.nan, 1)))
-    add("objects", "1/frame", "mean_image", count)
-    return out, holds and not ghosts
+    rows += _made("objects", "1/frame", "mean_image", count, protocol)
+    return rows, holds and not ghosts
+
+
+def calibrate_true(
+    control: str, clips: Clips, protocol: Protocol, instrument: Instrument
+) -> tuple[list[Row], bool]:
+    """The same on true frames alone, those of twins for example, of which ``control`` is the name:
+    an instrument must hold under a changed light, camera or colour too."""
+    return _rows(control, clips.frames[:, ::EVERY], clips, protocol, instrument)
+
+
+def _rows(
+    control: str, frames: np.ndarray, clips: Clips, protocol: Protocol, instrument: Instrument
+) -> tuple[list[Row], bool]:
+    truth = Truth(*(field[:, ::EVERY] for field in clips.truth))
+    error, identity, shape = _errors(frames, truth, clips.unit, protocol, instrument)
+    rows = _made("position_error", "px", control, error, protocol)
+    rows += _made("identity", "1", control, identity, protocol)
+    if protocol.resolution >= SHAPES_FROM:
+        rows += _made("shape", "1", control, shape, protocol)
+    good = error.value[0] < protocol.calibration
+    return rows, bool(good and identity.value[0] > protocol.calibration_identity)
+
+
+def _made(
+    metric: str, unit: str, control: str, estimate: Estimate, protocol: Protocol
+) -> list[Row]:
+    name = f"calibration_{metric}"
+    return make_rows(
+        estimate, protocol, model="instrument", metric=name, unit=unit, control=control, steps=[0]
+    )
 
 
 def _variants(

@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from wm_jax.evaluation import causal, film, parts, plot
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.rows import Row
-from wm_jax.evaluation.summary import label
+from wm_jax.evaluation.summary import calibration_line, label
+from wm_jax.evaluation.summary import find as find_control
 
 STRIP = (1, 5, 10, 15, 20, 30, 40)
 CEILING = "see_then_simulate"
@@ -35,7 +36,8 @@ class Film(NamedTuple):
 
 
 class CausalReport(NamedTuple):
-    """What the section is made of. ``spans`` are the mean predictable steps by scenario."""
+    """What the section is made of. ``spans`` are the mean predictable steps by scenario; the
+    instrument ``holds`` or failed on true frames, those of twins included."""
 
     rows: Sequence[Row]
     protocol: CausalProtocol
@@ -43,6 +45,7 @@ class CausalReport(NamedTuple):
     scenarios: Sequence[str]
     spans: Mapping[str, float]
     films: Sequence[Film]
+    holds: bool
 
 
 def find(
@@ -83,6 +86,21 @@ def headline(report: CausalReport) -> str:
     return text + (f"; it takes no {', '.join(missing)}." if missing else ".")
 
 
+def calibrated(report: CausalReport) -> str:
+    """What the instrument is worth on these clips and on their twins, in a sentence or two."""
+    text = calibration_line(report.rows, report.protocol, report.holds)
+    told = []
+    for scenario in report.scenarios:
+        wanted = (f"calibration_{name}" for name in ("position_error", "identity"))
+        error, named = (
+            find_control(report.rows, "instrument", metric, 0, f"twin_{scenario}")
+            for metric in wanted
+        )
+        if error is not None and named is not None:
+            told.append(f"{scenario} {error['value']:.3f} px and {named['value']:.2%}")
+    return f"{text} On true twins: {', '.join(told)}."
+
+
 def terminal_table(report: CausalReport) -> str:
     """The table as text: an intervention a line."""
     step, lines = middle_step(report), []
@@ -116,6 +134,7 @@ def section(report: CausalReport) -> str:
         [
             "<h2>What if? The causal suite</h2>",
             f"<p>{escape(headline(report))}</p>",
+            f'<p class="note">{escape(calibrated(report))}</p>',
             _success(report),
             _charts(report),
             _side_effects(report),

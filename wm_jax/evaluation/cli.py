@@ -160,18 +160,22 @@ def evaluate(
     sections, said, pixel = [], [], None
     if "pixel" in asked:
         pixel, results["pixel"] = judge(runs, world, Protocol(**about), command, args.weights)
-        said += [summary.terminal_table(pixel), summary.calibration_line(pixel)]
+        said += [
+            summary.terminal_table(pixel),
+            summary.calibration_line(pixel.rows, pixel.protocol, pixel.holds),
+        ]
     if "temporal" in asked:
         temporal, results["temporal"] = judge_temporal(
             runs, world, TemporalProtocol(**about, long_horizon=args.long_horizon), command
         )
         sections.append(temporal_page.section(temporal))
         said.append(temporal_page.terminal_table(temporal))
+        said += [temporal_page.calibrated(temporal)] if pixel is None else []
     if "causal" in asked:
         rules = CausalProtocol(**{**about, "horizon": args.causal_horizon})
         causal, results["causal"] = judge_causal(runs, world, rules, command)
         sections.append(causal_page.section(causal))
-        said.append(causal_page.terminal_table(causal))
+        said += [causal_page.terminal_table(causal), causal_page.calibrated(causal)]
     if "probes" in asked:
         whole = ProbeProtocol()
         probed, results["probes"] = judge_probes(

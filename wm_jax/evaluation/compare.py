@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         return 0
     print(summary.terminal_table(judged))
     print("\n".join(differences(result["rows"], list(runs), args.horizon)))
-    print(summary.calibration_line(judged))
+    print(summary.calibration_line(judged.rows, judged.protocol, judged.holds))
     print(f"rows: {args.out / 'pixel.json'}\npage: {args.out / 'index.html'}")
     return 0
 

@@ -203,14 +203,17 @@ def judge_temporal(
             told = tell(protocol.long_horizon, begun + each)
             longs[first.name] = temporal.measure_long(second, long, protocol, instrument, told)
     seed = next(iter(runs.values())).seed
-    rows = temporal.table(shorts, longs, protocol, seed, list(runs))
+    calibrated, holds = calibration.calibrate(short, world.mean_image(), protocol, instrument)
+    rows = temporal.table(shorts, longs, protocol, seed, list(runs)) + calibrated
     result = {
         "protocol": protocol.to_dict(),
+        "instrument_holds": holds,
         "models": {name: run.about(samples[name]) for name, run in runs.items()},
         "command": command,
         "rows": rows,
     }
-    return TemporalReport(rows, protocol, list(runs), shorts, longs, far[0], long), result
+    report = TemporalReport(rows, protocol, list(runs), shorts, longs, far[0], long, holds)
+    return report, result
 
 
 def _measure(

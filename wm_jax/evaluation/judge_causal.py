@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.evaluation import causal, causal_page, counterfactual, suite
+from wm_jax.evaluation import calibration, causal, causal_page, counterfactual, suite
 from wm_jax.evaluation.causal_page import CausalReport
 from wm_jax.evaluation.judge import Editable
 from wm_jax.evaluation.protocol import CausalProtocol, split_hash
@@ -58,10 +58,19 @@ def judge_causal(
                 subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done,
                 otherwise,
             )  # fmt: skip
+    calibrated, holds = calibration.calibrate(facts, world.mean_image(), protocol, instrument)
+    for twin in twins:
+        more, good = calibration.calibrate_true(
+            f"twin_{twin.name}", twin.clips, protocol, instrument
+        )
+        calibrated, holds = calibrated + more, holds and good
     seed = next(iter(runs.values())).seed
-    rows = causal.table(measured, facts, twins, world, protocol, seed, list(runs), otherwise)
+    rows = calibrated + causal.table(
+        measured, facts, twins, world, protocol, seed, list(runs), otherwise
+    )
     result = {
         "protocol": protocol.to_dict(),
+        "instrument_holds": holds,
         "models": {name: run.about(samples[name]) for name, run in runs.items()},
         "command": command,
         "rows": rows,
@@ -69,7 +78,7 @@ def judge_causal(
     films = causal_films(tested[0], measured[tested[0].name], facts, twins, protocol)
     spans = {twin.name: float(twin.span.mean()) for twin in twins}
     names = [twin.name for twin in twins]
-    return CausalReport(rows, protocol, list(runs), names, spans, films), result
+    return CausalReport(rows, protocol, list(runs), names, spans, films, holds), result
 
 
 def causal_films(

@@ -42,11 +42,12 @@ def render(report: Report, sections: Sequence[str] = ()) -> str:
     """The page; ``sections`` are what other suites have to show."""
     protocol = report.protocol
     verdict = "verdict" if report.holds else "verdict failed"
+    calibrated = calibration_line(report.rows, protocol, report.holds)
     body = [
         f'<p class="eyebrow">{escape(_about(report))}</p>',
         f"<h1>{escape(headline(report))}</h1>",
         f"<p>{escape(_scope(report))}</p>",
-        f'<p class="{verdict}">{escape(calibration_line(report))}</p>',
+        f'<p class="{verdict}">{escape(calibrated)}</p>',
         _players(report),
         _strips(report),
         _charts(report),

@@ -79,15 +79,14 @@ def headline(report: Report) -> str:
     return text + "."
 
 
-def calibration_line(report: Report) -> str:
+def calibration_line(rows: Sequence[Row], protocol: Protocol, holds: bool) -> str:
     """What the instrument is worth on this data, in a sentence."""
-    rows, protocol = report.rows, report.protocol
 
     def value(metric: str, control: str) -> float:
         row = find(rows, "instrument", f"calibration_{metric}", 0, control)
         return float("nan") if row is None else row["value"]
 
-    verdict = "The instrument holds" if report.holds else "The instrument failed"
+    verdict = "The instrument holds" if holds else "The instrument failed"
     return (
         f"{verdict}: on true frames it misplaces visible objects by "
         f"{value('position_error', 'true'):.3f} px (below {protocol.calibration:g} asked) and "

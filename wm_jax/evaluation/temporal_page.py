@@ -12,7 +12,7 @@ from wm_jax.evaluation import coherence, film, parts, permanence, plot, suite
 from wm_jax.evaluation.protocol import TemporalProtocol
 from wm_jax.evaluation.rows import Row
 from wm_jax.evaluation.suite import Subject
-from wm_jax.evaluation.summary import find, label, models_of
+from wm_jax.evaluation.summary import calibration_line, find, label, models_of
 from wm_jax.evaluation.temporal import Long, Short
 from wm_jax.evaluation.world import Clips
 
@@ -31,7 +31,8 @@ STRIP = (1, 10, 30, 60, 120, 240, 360, 480)
 
 
 class TemporalReport(NamedTuple):
-    """What the section is made of. ``subject`` predicts the ``clips`` of the long horizon."""
+    """What the section is made of. ``subject`` predicts the ``clips`` of the long horizon; the
+    instrument ``holds`` or failed on true frames."""
 
     rows: Sequence[Row]
     protocol: TemporalProtocol
@@ -40,6 +41,7 @@ class TemporalReport(NamedTuple):
     long: Mapping[str, Long]
     subject: Subject
     clips: Clips
+    holds: bool
 
 
 def headline(report: TemporalReport) -> str:
@@ -55,6 +57,11 @@ def headline(report: TemporalReport) -> str:
     if back is not None:
         told.append(f"{back['value']:.0%} of what was hidden is where it should be when it is back")
     return f"{label(model)}: " + "; ".join(told) + "."
+
+
+def calibrated(report: TemporalReport) -> str:
+    """What the instrument is worth on these clips, in a sentence."""
+    return calibration_line(report.rows, report.protocol, report.holds)
 
 
 def terminal_table(report: TemporalReport) -> str:
@@ -80,6 +87,7 @@ def section(report: TemporalReport) -> str:
         [
             "<h2>Is it still there? The temporal suite</h2>",
             f"<p>{escape(headline(report))}</p>",
+            f'<p class="note">{escape(calibrated(report))}</p>',
             _charts(report),
             _permanence(report),
             _ended(report),
