@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -221,7 +220,7 @@ def test_a_glimpse_is_of_one_frame(world, rules):
     assert np.allclose(whole[:, 1, 0], shown, atol=1e-6)
 
 
-def test_untrained_parameters_are_those_of_the_first_update(rules):
+def test_untrained_parameters_give_states_too(rules):
     from experiments.configs.twins import get_config
     from wm_jax import models
     from wm_jax.config import change
@@ -232,11 +231,6 @@ def test_untrained_parameters_are_those_of_the_first_update(rules):
     config = change(get_config("quickstart"), {**grid, **changes})
     model = models.build(config.model)
     params = probes.untrained(model, rules)
-    again = probes.untrained(model, rules)
-    assert all(
-        np.array_equal(a, b)
-        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True)
-    )
     read = probes.ModelReader(model, params, rules)
     world = twins_world("twins:motion", 32, episodes=1, length=40)
     tokens = read(world.clips("test", rules.length, (0,), 1))

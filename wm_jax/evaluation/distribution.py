@@ -34,7 +34,10 @@ def frechet(
 
 
 def kernel_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-    """MMD² with a cubic kernel, unbiased: below zero by chance where there is no difference."""
+    """MMD² with a cubic kernel, unbiased: below zero by chance where there is no difference. NaN of
+    a single sample."""
+    if min(len(x), len(y)) < 2:
+        return float("nan")
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a @ b.T / a.shape[1] + 1) ** 3
