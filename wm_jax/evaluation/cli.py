@@ -23,7 +23,12 @@ def main(argv: list[str]) -> int:
     asked = _check(args)
     if args.contexts:
         return _write_contexts(args)
-    results, page, told = evaluate(args, asked, shlex.join(["wm-jax", "evaluate", *argv]))
+    command = shlex.join(["wm-jax", "evaluate", *argv])
+    if args.benchmark:
+        results, page, told = evaluate_benchmark(args, command)
+        asked = [args.benchmark]
+    else:
+        results, page, told = evaluate(args, asked, command)
     out = args.out or args.workdir or Path("evaluated")
     written = {name: out / "evaluation" / f"{name}.json" for name in results}
     for name, path in written.items():
@@ -57,7 +62,7 @@ def _check(args: argparse.Namespace) -> list[str]:
         raise UserError("name what to score: --workdir, --model or --videos.")
     if args.weights and not args.weights.is_dir():
         raise UserError(f"--weights={args.weights} is no folder; it holds PyTorch's files.")
-    if not args.data and (args.contexts or not args.workdir):
+    if not args.data and (args.contexts or args.benchmark or not args.workdir):
         raise UserError("--data must name the folder of the data set.")
     if args.videos and {"causal", "probes"} & set(asked):
         raise UserError(
@@ -83,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         default="pixel",
         help="of pixel, temporal, causal, probes, by commas (default %(default)s)",
     )
+    add("--benchmark", help="a published one, of files in --data: moving_mnist, obj3d")
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")
@@ -106,6 +112,13 @@ def _write_contexts(args: argparse.Namespace) -> int:
     from wm_jax.evaluation.twins_world import open_world, resolution_of
     from wm_jax.shapes import CONDITION_SIZES
 
+    if args.benchmark:
+        benchmark, clips = _benchmark(args)
+        from wm_jax.evaluation.benchmarks import protocol_of
+
+        rules = protocol_of(benchmark, clips, args.episodes)
+        print(f"{write_contexts(clips, rules, args.contexts)} contexts: {args.contexts}")
+        return 0
     directory = str(args.data)
     world = open_world(directory, resolution_of(directory), tuple(CONDITION_SIZES))
     rules = Protocol(horizon=args.horizon, split=args.split, episodes=args.episodes)
@@ -113,6 +126,42 @@ def _write_contexts(args: argparse.Namespace) -> int:
     count = write_contexts(clips, rules, args.contexts)
     print(f"{count} contexts of {rules.context} frames: {args.contexts}")
     return 0
+
+
+def _benchmark(args: argparse.Namespace) -> tuple[Any, Any]:
+    from wm_jax.config import pick
+    from wm_jax.evaluation.benchmarks import BENCHMARKS, open_clips
+
+    benchmark = pick(BENCHMARKS, args.benchmark, "benchmark")
+    return benchmark, open_clips(benchmark, args.data, args.episodes)
+
+
+def evaluate_benchmark(
+    args: argparse.Namespace, command: str
+) -> tuple[dict[str, Any], str, list[str]]:
+    """What is written, the page, and what is said of a published benchmark; see `evaluate`."""
+    from wm_jax.evaluation import benchmarks, outside
+    from wm_jax.evaluation.judge import restore
+
+    benchmark, clips = _benchmark(args)
+    runs: dict[str, Any] = {}
+    runs |= restore([*([args.workdir] if args.workdir else []), *args.beside])
+    size = clips.frames.shape[2]
+    for run in runs.values():
+        if run.config.model.resolution != size:
+            raise UserError(
+                f"{run.workdir} is a model of {run.config.model.resolution} px and {benchmark.name}"
+                f" has {size} px; train one with --config.model.resolution={size}."
+            )
+    if args.model:
+        runs["outside"] = outside.load(args.model)
+    if args.videos:
+        runs["videos"] = outside.Videos(args.videos)
+    result = benchmarks.judge_benchmark(
+        benchmark, runs, clips, args.episodes, command, args.weights
+    )
+    page = benchmarks.page(benchmark, result, runs)
+    return {benchmark.name: result}, page, [benchmarks.terminal_table(benchmark, result)]
 
 
 def evaluate(
