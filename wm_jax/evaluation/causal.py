@@ -211,7 +211,7 @@ class Futures(NamedTuple):
     """Rollouts of one subject against the twins of one scenario.
 
     objects: px, distance from the twin, by horizon step
-    ssim:    1 - SSIM, the same
+    ssim:    1 - SSIM, the same; NaN where it is not reported
     place, found: of the twin's objects: where they are, px, if they are
     """
 
@@ -247,13 +247,16 @@ def distances(
     tracks: Tracks, frames: np.ndarray, clips: Clips, protocol: CausalProtocol, lit: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of rollouts from the future of ``clips``: by objects, px, and 1 - SSIM, (r, t) each. Where
-    the light was changed (``lit``), errors of its gain and gradient take the place of px."""
+    the light was changed (``lit``), errors of its gain and gradient take the place of px. SSIM,
+    which costs more than all else, is of the reported steps, NaN at others."""
     truth = jax.tree.map(lambda x: x[:, protocol.context :], clips.truth)
     objects = score_objects(tracks, truth, protocol)
     far = (objects.error * objects.asked).sum(2) + protocol.cap * objects.invented
     if lit:
         far = sum(light_error(frames, clips.frames[:, protocol.context :]))
-    similar = np.asarray(pixel.ssim(clips.frames[:, protocol.context :], frames), np.float64)
+    at = [step - 1 for step in _steps(protocol)[1:]]
+    similar = np.full(far.shape, np.nan)
+    similar[:, at] = pixel.ssim(clips.frames[:, protocol.context :][:, at], frames[:, at])
     return far, 1 - similar
 
 
@@ -539,8 +542,9 @@ def _success(
         ("edit_success_common", own.objects, base.objects),
         ("edit_success_ssim", own.ssim, plain.ssim),
     ):
+        known = counted & ~np.isnan(scale)
         total, weight = (
-            statistics.sums_by_unit(x, unit, counted).total for x in (scale - far, scale)
+            statistics.sums_by_unit(x, unit, known).total for x in (scale - far, scale)
         )
         estimate = statistics.estimate(_pooled(Sums(total, weight), protocol), protocol.seed)
         made = make(estimate, metric=metric, unit="1", control=control, steps=_steps(protocol))
