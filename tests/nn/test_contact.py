@@ -131,8 +131,11 @@ def test_directions_that_claim_too_much_reach_where_their_neighbours_meet(spikes
     corner = 0.1 / np.cos(2 * np.pi / K)
     assert outline.max() < 0.1 + len(spikes) ** 2 * (corner - 0.1) + 1e-6
     np.testing.assert_allclose(np.delete(outline, spikes), 0.1, atol=1e-6)
-    gradient = jax.grad(lambda h: convex(h)[spikes[0]])(jnp.asarray(spiked))
-    assert gradient[spikes[0]] == 1
+    shorter = np.asarray(jax.grad(lambda h: convex(h)[spikes[0]])(jnp.asarray(spiked)))
+    assert shorter[spikes[0]] == 1 and (np.delete(shorter, spikes[0]) == 0).all()
+    longer = np.asarray(jax.grad(lambda h: -convex(h)[spikes[0]])(jnp.asarray(spiked)))
+    assert (longer[spikes] == 0).all() and longer.sum() < -1
+    assert (longer <= 0).all() and (longer < 0).sum() == 2
 
 
 def test_a_reach_that_one_body_has_too_much_and_the_other_too_little_is_no_matter():

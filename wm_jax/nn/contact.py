@@ -57,22 +57,39 @@ def directions(count: int) -> Float[np.ndarray, "k 2"]:
     return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
 
 
+@jax.custom_vjp
 def convex(support: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
     """The support of what the half-planes ``x · direction ≤ support`` have in common: no direction
     reaches beyond where those of two others, one on either side and up to `NEAR` away, meet.
 
     A direction that claims to reach farther never separates anything, so no contact is ever found
-    along it and no gradient mends it; here it reaches as far as its neighbours let it, and is told
-    (a straight-through estimator) what that reach should rather be.
+    along it and no gradient mends it. Here it reaches as far as two others let it, and the gradient
+    is one-sided: that it should reach less, is told to the direction itself; that it should reach
+    more, to the two that hold it back.
     """
-    turn, true = 2 * np.pi / support.shape[-1], jax.lax.stop_gradient(support)
+    return _common(support)
+
+
+def _common(support: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
+    turn, common = 2 * np.pi / support.shape[-1], support
     for before, after in itertools.product(range(1, NEAR + 1), repeat=2):
         if (before + after) * turn < np.pi - 1e-6:
             sides = jnp.roll(support, before, -1) * np.sin(after * turn)
             sides += jnp.roll(support, -after, -1) * np.sin(before * turn)
-            corner = jax.lax.stop_gradient(sides) / np.sin((before + after) * turn)
-            true = jnp.minimum(true, corner)
-    return support + jax.lax.stop_gradient(true - support)
+            common = jnp.minimum(common, sides / np.sin((before + after) * turn))
+    return common
+
+
+def _convex_forward(support: Array) -> tuple[Array, Array]:
+    return _common(support), support
+
+
+def _convex_backward(support: Array, slope: Array) -> tuple[Array]:
+    longer = jax.vjp(_common, support)[1](jnp.minimum(slope, 0))[0]
+    return (longer + jnp.maximum(slope, 0),)
+
+
+convex.defvjp(_convex_forward, _convex_backward)
 
 
 def collide(
