@@ -81,12 +81,18 @@ def _common(support: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
 
 
 def _convex_forward(support: Array) -> tuple[Array, Array]:
-    return _common(support), support
+    common = _common(support)
+    return common, support > common
 
 
-def _convex_backward(support: Array, slope: Array) -> tuple[Array]:
-    longer = jax.vjp(_common, support)[1](jnp.minimum(slope, 0))[0]
-    return (longer + jnp.maximum(slope, 0),)
+def _convex_backward(held: Array, slope: Array) -> tuple[Array]:
+    shorter, longer = jnp.maximum(slope, 0), jnp.minimum(slope, 0)
+    # To the next direction on either side; and from there on, if that one is held back as well.
+    share = 0.5 / np.cos(2 * np.pi / held.shape[-1])
+    for _ in range(NEAR):
+        passed = jnp.where(held, longer, 0) * share
+        longer = jnp.where(held, 0, longer) + jnp.roll(passed, 1, -1) + jnp.roll(passed, -1, -1)
+    return (shorter + jnp.where(held, 0, longer),)
 
 
 convex.defvjp(_convex_forward, _convex_backward)
