@@ -134,7 +134,7 @@ def test_directions_that_claim_too_much_reach_where_their_neighbours_meet(spikes
     shorter = np.asarray(jax.grad(lambda h: convex(h)[spikes[0]])(jnp.asarray(spiked)))
     assert shorter[spikes[0]] == 1 and (np.delete(shorter, spikes[0]) == 0).all()
     longer = np.asarray(jax.grad(lambda h: -convex(h)[spikes[0]])(jnp.asarray(spiked)))
-    assert (longer[spikes] == 0).all() and longer.sum() < -1
+    assert (longer[spikes] == 0).all() and longer.sum() < -0.45
     assert (longer <= 0).all() and (longer < 0).sum() == 2
 
 
