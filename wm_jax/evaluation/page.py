@@ -77,6 +77,7 @@ table.numbers caption span { font-weight: 400; color: var(--soft); margin-left: 
 table.numbers th, table.numbers td { padding: 5px 16px 5px 0; text-align: right;
   border-bottom: 1px solid var(--faint); vertical-align: baseline; white-space: nowrap }
 table.numbers th { font-weight: 500; color: var(--soft) }
+table.numbers tr:first-child th { white-space: normal; max-width: 11em; vertical-align: bottom }
 table.numbers th[scope=row] { text-align: left; color: var(--ink); padding-right: 30px }
 table.numbers tr.tested th, table.numbers tr.tested td { font-weight: 650 }
 table.numbers small { color: var(--soft); font-weight: 400; font-size: 12px; margin-left: 5px }
