@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import jax
 import numpy as np
 import pytest
 import scipy.linalg
@@ -12,8 +13,9 @@ from tests.evaluation import torch_file
 from wm_jax.errors import UserError
 from wm_jax.evaluation import cli, distribution, i3d, lpips, suite, torch_files
 from wm_jax.evaluation.informed import Prediction
-from wm_jax.evaluation.likeness import Likeness
+from wm_jax.evaluation.likeness import Likeness, coverage
 from wm_jax.evaluation.suite import Subject
+from wm_jax.evaluation.tracker import Tracks
 
 WIDTHS = {"alex": (4, 6, 8, 8, 6), "vgg": (4, 4, 6, 6, 8, 8, 8, 8, 8, 8, 8, 8, 8)}
 
@@ -192,3 +194,43 @@ def test_rows_of_what_is_and_of_what_is_not_measured(world, protocol, clips, ins
     assert all(r["value"] is None and r["note"].startswith("not measured") for r in missing)
     sets = [r for r in rows if r["metric"].startswith("motion")]
     assert all((r["clips"], r["frames"]) == (len(clips.unit), protocol.horizon) for r in sets)
+
+
+def test_samples_from_the_truths_own_distribution_cover_it_as_often_as_they_must(clips, protocol):
+    """Seven times in nine with eight samples; hardly ever if they all say nearly the same."""
+    truth = jax.tree.map(lambda x: x[:, protocol.context :], clips.truth)
+    rng = np.random.default_rng(0)
+    shape = (*truth.hue.shape[:2], 9)
+
+    def tracks(spread, off):
+        position = np.full((*shape, 2), np.nan, np.float32)
+        present = np.zeros(shape, bool)
+        at = np.nonzero(truth.present & (truth.visible >= protocol.visible_share))
+        where = at[0], at[1], truth.hue[at]
+        present[where] = True
+        position[where] = truth.centroid[at] + off[at] + rng.normal(0, spread, (len(at[0]), 2))
+        none = np.zeros(shape, int)
+        return Tracks(present, position, none.astype(np.float32), none, none)
+
+    off = rng.normal(0, 2.0, (*truth.hue.shape, 2))
+    for spread, low, high in ((2.0, 0.75, 0.81), (0.1, 0.0, 0.2)):
+        total, count = coverage([tracks(spread, off) for _ in range(8)], truth, protocol)
+        assert low < total.sum() / count.sum() < high
+    gone = tracks(2.0, off)._replace(present=np.zeros(shape, bool))
+    assert coverage([gone, gone], truth, protocol)[1].sum() == 0
+
+
+def test_only_a_stochastic_model_has_a_coverage(world, protocol, clips, instrument):
+    likeness = Likeness(clips, protocol, instrument)
+    future = clips.frames[:, protocol.context :]
+
+    def noisy(batch, sample):
+        return Prediction(np.roll(future[: len(batch.unit)], sample - 1, axis=3))
+
+    for name, samples in (("one", 1), ("three", 3)):
+        subject = Subject(name, noisy, samples)
+        suite.measure(subject, clips, protocol, instrument, watch=likeness.watch(name))
+    rows = [r for r in likeness.rows(None, []) if r["metric"] == "coverage"]
+    assert {r["model"] for r in rows} == {"three"} and len(rows) == protocol.horizon
+    assert all(r["nominal"] == 0.5 for r in rows)
+    assert 0.3 < np.mean([r["value"] for r in rows]) <= 1

@@ -1,20 +1,22 @@
-"""What pixels do not say: LPIPS, where its weights are given, and how like the truth's the motion
-in a set of predictions is."""
+"""What pixels do not say: LPIPS, where its weights are given, how like the truth's the motion in a
+set of predictions is, and whether samples spread as much as they should."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from wm_jax.evaluation import distribution, i3d, lpips, statistics
 from wm_jax.evaluation.protocol import Protocol
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.statistics import Estimate
+from wm_jax.evaluation.suite import Watch
 from wm_jax.evaluation.tracker import Instrument, Tracks
-from wm_jax.evaluation.world import Clips
+from wm_jax.evaluation.world import Clips, Truth
 
 #: metric -> (unit, whether more is better)
 METRICS = {
@@ -23,6 +25,7 @@ METRICS = {
     "fvd": ("1", False),
     "motion_distance": ("1", False),
     "motion_kernel_distance": ("1", False),
+    "coverage": ("1", True),
 }
 LPIPS_STEPS = (1, 5, 10, 20, 40)
 RESAMPLES = 200  # of the clips, for the interval of a distance of sets
@@ -31,6 +34,25 @@ UNMEASURED = {
     "lpips_vgg": "not measured: --weights has no vgg16.pth and lpips_vgg.pth",
     "fvd": "not measured: --weights has no i3d_pretrained_400.pt, or the horizon is below 16",
 }
+
+
+def coverage(
+    tracks: Sequence[Tracks], truth: Truth, protocol: Protocol
+) -> tuple[Float[np.ndarray, "r t"], Float[np.ndarray, "r t"]]:
+    """How often the truth is inside the spread of S samples, and how often that was asked.
+
+    Asked of each coordinate of an object that the truth shows by visible_share and every sample
+    shows. Where samples and truth are draws of one distribution, the truth is between the smallest
+    and the largest of the samples with probability (S - 1) / (S + 1), whatever the distribution.
+    """
+    hue = np.where(truth.present, truth.hue, 0)
+    found = np.stack([np.take_along_axis(t.present, hue, 2) for t in tracks]).all(0)
+    asked = found & truth.present & (truth.visible >= protocol.visible_share)
+    places = np.stack([np.take_along_axis(t.position, hue[..., None], 2) for t in tracks])
+    low, high = (np.where(asked[..., None], x, 0) for x in (places.min(0), places.max(0)))
+    centroid = np.where(asked[..., None], truth.centroid, 1)
+    inside = (low <= centroid) & (centroid <= high) & asked[..., None]
+    return inside.sum((2, 3)).astype(np.float64), 2.0 * asked.sum(2)
 
 
 class Likeness:
@@ -52,16 +74,20 @@ class Likeness:
         if weights is not None and given and protocol.horizon >= i3d.FRAMES:
             self.video = i3d.load(weights)
             self.true_video = self._logits(self.truth)
+        self.covered: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.samples: dict[str, int] = {}
         self.shown: dict[str, list[np.ndarray]] = {}
         self.seen: dict[str, list[np.ndarray]] = {}
         self.far: dict[tuple[str, str], list[np.ndarray]] = {}
 
-    def watch(
-        self, name: str
-    ) -> Callable[[np.ndarray, UInt8[np.ndarray, "r t h w 3"], Tracks], None]:
-        """For `suite.measure` of the subject of that name; batches come in order."""
+    def watch(self, name: str) -> Watch:
+        """For `suite.measure` of the subject of that name; batches come in order. Sets and LPIPS
+        are of the first sample."""
 
-        def see(index: np.ndarray, frames: np.ndarray, tracks: Tracks) -> None:
+        def see(index: np.ndarray, samples: Sequence[tuple[np.ndarray, Tracks]]) -> None:
+            frames, tracks = samples[0]
+            if len(samples) > 1:
+                self._inside(name, index, [tracks for _, tracks in samples])
             self.seen.setdefault(name, []).append(self._features(tracks))
             if self.video is not None:
                 self.shown.setdefault(name, []).append(self._logits(frames))
@@ -75,6 +101,12 @@ class Likeness:
                 self.far.setdefault((name, net), []).append(far)
 
         return see
+
+    def _inside(self, name: str, index: np.ndarray, tracks: Sequence[Tracks]) -> None:
+        ahead = jax.tree.map(lambda x: x[index, self.protocol.context :], self.clips.truth)
+        pair = coverage(tracks, ahead, self.protocol)
+        self.covered.setdefault(name, []).append(pair)
+        self.samples[name] = len(tracks)
 
     def _logits(self, frames: UInt8[np.ndarray, "r t h w 3"]) -> np.ndarray:
         first = frames[:, : i3d.FRAMES]
@@ -103,6 +135,7 @@ class Likeness:
                 rows.append(self._frechet("fvd", name, *both, i3d.FRAMES, trained))
             else:
                 rows.append(self._missing(name, "fvd", trained))
+            rows += self._coverage(name, trained)
             both = self.true, np.concatenate(parts)
             horizon = self.protocol.horizon
             rows.append(self._frechet("motion_distance", name, *both, horizon, trained))
@@ -118,6 +151,19 @@ class Likeness:
             estimate, self.protocol, model=name, metric=metric, unit="1", seed=seed, steps=[0]
         )
         return {**row, "note": UNMEASURED[metric]}
+
+    def _coverage(self, name: str, seed: int | None) -> list[Row]:
+        if name not in self.covered:
+            return []
+        pair = (np.concatenate(x) for x in zip(*self.covered[name], strict=True))
+        unit = self.clips.unit
+        sums = statistics.Sums(*(statistics.sums_by_unit(x, unit).total for x in pair))
+        estimate = statistics.estimate(sums, self.protocol.seed)
+        made = make_rows(
+            estimate, self.protocol, model=name, metric="coverage", unit="1", seed=seed
+        )
+        count = self.samples[name]
+        return [{**row, "nominal": round((count - 1) / (count + 1), 6)} for row in made]
 
     def _frechet(
         self,

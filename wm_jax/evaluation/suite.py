@@ -7,7 +7,7 @@ clips, in the same batches, and are scored by the same code into sums per episod
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -44,6 +44,8 @@ METRICS = {
 PAIRED = ("psnr", "ssim", "position_error", "position_error_touched")
 
 Scores = dict[str, Sums]
+#: Called with indices of clips and, of each sample, their frames and what is tracked in them.
+Watch = Callable[[np.ndarray, Sequence[tuple[UInt8[np.ndarray, "r t h w 3"], Tracks]]], None]
 
 
 class Subject(NamedTuple):
@@ -142,23 +144,24 @@ def measure(
     protocol: Protocol,
     instrument: Instrument,
     progress: Callable[[int], None] = lambda clips: None,
-    watch: Callable[[np.ndarray, UInt8[np.ndarray, "r t h w 3"], Tracks], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Scores, np.ndarray]:
     """Sums per episode of every metric, and each clip's mean position error (r,), in px.
 
-    ``progress`` is called with the number of clips that are done, ``watch`` with indices of clips,
-    the first sample of their frames and what is tracked in it.
+    ``progress`` is called with the number of clips that are done, ``watch`` with indices of clips
+    and, of each sample, their frames and what is tracked in them.
     """
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in METRICS}
     for index in batches(clips):
         batch = take(clips, index)
-        each = []
+        each, seen = [], []
         for sample in range(subject.samples):
             predicted = subject.predict(batch, sample)
             tracks = predicted.stated or instrument.track(predicted.frames)
             each.append(_score(predicted.frames, tracks, batch, protocol))
-            if watch is not None and sample == 0:
-                watch(index, predicted.frames, tracks)
+            seen.append((predicted.frames, tracks))
+        if watch is not None:
+            watch(index, seen)
         for name in METRICS:
             total, count = np.sum([scores[name] for scores in each], axis=0)
             parts[name].append((total, count))
