@@ -11,7 +11,14 @@ from wm_jax.errors import UserError
 from wm_jax.evaluation import cli, film, twins_world
 from wm_jax.evaluation import judge as judging
 from wm_jax.evaluation.report import render
-from wm_jax.evaluation.summary import calibration_line, headline, terminal_table
+from wm_jax.evaluation.suite import PAIRED
+from wm_jax.evaluation.summary import (
+    calibration_line,
+    find,
+    headline,
+    models_of,
+    terminal_table,
+)
 from wm_jax.models.baselines import CopyLast
 
 
@@ -49,6 +56,13 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(judged):
     clips, rows, steps = 3, 3, 6  # steps 1, 2, 5, 10, 20 and the last one, 30
     assert page.count["img"] == clips * rows + clips * (1 + rows * steps)
     assert report.command in text
+    told = sum(
+        find(report.rows, "default", f"{metric}_difference", step, control) is not None
+        for metric in PAIRED
+        for step in (1, 5, 10, 20)
+        for control in models_of(report.rows)
+    )
+    assert f"These are {told} comparisons" in text
 
 
 def test_a_failed_instrument_is_said_first(judged):

@@ -231,7 +231,7 @@ def _differences(report: Report) -> str:
     """Paired differences of the first tested model from every other subject."""
     model = report.tested[0]
     steps = [s for s in TABLE_STEPS if s <= report.protocol.horizon]
-    tables = []
+    tables, shown = [], 0
     for metric in PAIRED:
         more_is_better = METRICS[metric][1]
         head = "<th></th>" + "".join(f"<th>step {s}</th>" for s in steps)
@@ -243,6 +243,7 @@ def _differences(report: Report) -> str:
             for step in steps:
                 row = find(report.rows, model, f"{metric}_difference", step, control)
                 cells += parts.cell(row, "+.2f", _judgement(row, more_is_better))
+                shown += row is not None
             body += f'<tr><th scope="row">minus {escape(label(control))}</th>{cells}</tr>'
         caption = f"<caption>{_titled(metric)}</caption>"
         tables.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
@@ -250,7 +251,9 @@ def _differences(report: Report) -> str:
     return (
         f"<h2>{escape(label(model))} against each baseline</h2>\n"
         '<p class="note">Paired differences on the same episodes. Coloured where the interval '
-        'leaves zero out: <span class="good">better</span>, <span class="bad">worse</span>.</p>'
+        'leaves zero out: <span class="good">better</span>, <span class="bad">worse</span>. '
+        f"These are {shown} comparisons, each at 95 %: with no difference anywhere, about "
+        f"{round(0.05 * shown)} would be coloured by chance.</p>"
         f"{joined}"
     )
 
