@@ -390,3 +390,10 @@ def test_a_run_without_a_checkpoint_is_told_to_train(tmp_path):
     with pytest.raises(UserError, match="train there first"):
         export.main(["--workdir", str(tmp_path), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_does_not_tell_where_its_data_was():
+    config = {"data": {"directory": "/home/somebody/data/small", "window": 3}, "seed": 1}
+    assert export.portable(config) == {"data": {"directory": "small", "window": 3}, "seed": 1}
+    once = export.portable(config)
+    assert export.portable(once) == once

@@ -4,7 +4,7 @@ exported/a/
   model.safetensors     the weights in float16, one copy for all functions
   initial, encode, observe, step, decode .stablehlo
                         programs for cpu, cuda and tpu with a symbolic batch
-  config.json           the run's resolved config
+  config.json           the run's resolved config, without the data's place on its machine
   manifest.json         sizes of frames, conditions and state; a digest of every file
   load.py               the loader: wm_jax/export_loader.py, copied
   MODEL_CARD.md         data, size, scores, limits
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         args.out,
         resolution=config.model.resolution,
         context=config.eval.context,
-        config=config.to_dict(),
+        config=portable(config.to_dict()),
         card=model_card.from_run(args.workdir, config.to_dict(), step, _count(params)),
     )
     if args.json:
@@ -63,6 +63,14 @@ def main(argv: list[str]) -> int:
         size = sum(file.stat().st_size for file in args.out.iterdir())
         print(f"{args.out}: {manifest['parameters']:,} parameters, {size / 1e6:.1f} MB")
     return 0
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the last part of an absolute ``data.directory`` alone."""
+    data = dict(config["data"])
+    if Path(data["directory"]).is_absolute():
+        data["directory"] = Path(data["directory"]).name
+    return {**config, "data": data}
 
 
 def export(
