@@ -109,8 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 def _write_contexts(args: argparse.Namespace) -> int:
     from wm_jax.evaluation.outside import write_contexts
     from wm_jax.evaluation.protocol import Protocol
-    from wm_jax.evaluation.twins_world import open_world, resolution_of
-    from wm_jax.shapes import CONDITION_SIZES
+    from wm_jax.evaluation.twins_world import MODALITIES, open_world, resolution_of
 
     if args.benchmark:
         benchmark, clips = _benchmark(args)
@@ -120,7 +119,7 @@ def _write_contexts(args: argparse.Namespace) -> int:
         print(f"{write_contexts(clips, rules, args.contexts)} contexts: {args.contexts}")
         return 0
     directory = str(args.data)
-    world = open_world(directory, resolution_of(directory), tuple(CONDITION_SIZES))
+    world = open_world(directory, resolution_of(directory), MODALITIES)
     rules = Protocol(horizon=args.horizon, split=args.split, episodes=args.episodes)
     clips = world.clips(rules.split, rules.length, rules.starts, rules.episodes)
     count = write_contexts(clips, rules, args.contexts)
@@ -180,14 +179,14 @@ def evaluate(
         Protocol,
         TemporalProtocol,
     )
-    from wm_jax.evaluation.twins_world import open_world, resolution_of
+    from wm_jax.evaluation.twins_world import MODALITIES, open_world, resolution_of
 
     trained = restore([*([args.workdir] if args.workdir else []), *args.beside])
     tested: dict[str, Any] = {}
     told = {modality for run in trained.values() for modality in run.config.data.conditions}
     if args.model:
         model = outside.load(args.model)
-        told |= set(model.told)
+        told |= set(model.told) & set(MODALITIES)
         tested["outside"] = model
     if args.videos:
         tested["videos"] = outside.Videos(args.videos)

@@ -22,6 +22,9 @@ from wm_jax.evaluation.twins_scene import TRUTH, Episode, scenes_of
 from wm_jax.evaluation.world import Changes, Clips, Drawn, Truth
 from wm_jax.mesh import to_batch
 
+#: What clips can tell a model.
+MODALITIES = window.MODALITIES
+
 
 @dataclasses.dataclass(frozen=True)
 class TwinsWorld:
