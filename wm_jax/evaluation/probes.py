@@ -6,8 +6,9 @@ posteriors, which have seen the frames up to their own, and priors some steps ah
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,12 @@ SCORES = {
 }
 #: Those that have an error in px, too.
 IN_PX = ("position", "hidden_position")
-#: Of a tested model: as it is, with random weights, shown one frame, labels of other examples.
-CONTROLS = (None, "random_weights", "one_frame", "shuffled_labels")
+#: What is done to a tested model, beside nothing, and in words.
+CONTROLS = {
+    "random_weights": "random weights",
+    "one_frame": "one frame shown",
+    "shuffled_labels": "labels shuffled",
+}
 
 
 class Targets(NamedTuple):
@@ -112,11 +117,11 @@ class ModelReader:
 
     def __init__(self, model: Any, params: PyTree, protocol: ProbeProtocol, glimpse: bool = False):
         self.params, self.protocol, self.glimpse = params, protocol, glimpse
-        self._see = jax.jit(lambda *arguments: _see(model, *arguments))
-        self._imagine = jax.jit(lambda *arguments: _imagine(model, *arguments))
+        self._see, self._imagine = _programs(cast(Hashable, model))
 
     def __call__(self, clips: Clips) -> Float[np.ndarray, "r s n d"]:
-        rules, key = self.protocol, jax.random.key(self.protocol.seed)
+        rules = self.protocol
+        key, later = jax.random.split(jax.random.key(rules.seed))
         told = shapes.conditions_for_steps(clips.conditions)
         if self.glimpse:
             cuts = [slice(look - 1, look) for look in rules.looks]
@@ -128,12 +133,18 @@ class ModelReader:
             seen = tokens[:, np.array(rules.looks) - 1]
         last = rules.context + rules.ahead[-1]
         ahead = jax.tree.map(lambda x: x[:, rules.context : last], told)
-        future = self._imagine(self.params, state, ahead, key)[:, np.array(rules.ahead) - 1]
+        future = self._imagine(self.params, state, ahead, later)[:, np.array(rules.ahead) - 1]
         return np.asarray(jnp.concatenate([seen, future], 1), np.float32)
 
     def _watch(self, clips: Clips, told: shapes.Conditions, cut: slice, key: jax.Array):
         frames, told = jax.tree.map(lambda x: x[:, cut], (clips.frames, told))
         return self._see(self.params, frames, told, key)
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(model: Any) -> tuple[Any, Any]:
+    """Compiled once for all parameters of a model: trained, random, and shown one frame."""
+    return jax.jit(functools.partial(_see, model)), jax.jit(functools.partial(_imagine, model))
 
 
 def _placed(state: shapes.LatentState) -> jax.Array:
@@ -162,7 +173,7 @@ def _imagine(model: Any, params: PyTree, state, told, key):
         return state, _placed(state)
 
     steps = told.actions.mask.shape[1]
-    inputs = (shapes.time_major(told), shapes.step_keys(key, steps, offset=1000))
+    inputs = (shapes.time_major(told), shapes.step_keys(key, steps))
     return jnp.swapaxes(jax.lax.scan(on, state, inputs)[1], 0, 1)
 
 
@@ -242,7 +253,7 @@ def _filled(clips: Clips) -> Clips:
 
 
 #: (score, probe) -> squared errors and squared distances from the training mean; and (score, probe,
-#: "px") -> errors in px and how many, each per episode and step of `steps_of`.
+#: "px") -> errors in px and how many: per episode, and at step 0 and the steps ahead.
 Scores = dict[tuple[str, ...], Sums]
 
 
@@ -263,36 +274,27 @@ def measure(
     """Trains and scores every read-out. ``units`` are the episodes of the clips of both splits."""
     tuning = Tuning(protocol.hidden, protocol.updates, protocol.batch, protocol.learning_rates)
     looks, moments = len(protocol.looks), len(protocol.moments)
-    scores: Scores = {}
     guesses: dict[str, list[np.ndarray]] = {}
+    means = np.zeros((moments, 1, NUMBERS))
     for part in (slice(0, looks), slice(looks, moments)):
         train = _examples(both[0], told[0], units[0], part)
         if shuffled:
             order = np.random.default_rng(protocol.seed).permutation(len(train.value))
             train = train._replace(value=train.value[order], asked=train.asked[order])
-        truth = Targets(*(x[:, part] for x in told[1]))
+        means[part] = readouts.moments(train)[0]
+        test = jax.tree.map(lambda x, p=part: x[:, p], both[1])
+        lead = test.whole.shape[:2]
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), test)
         for probe in protocol.probes:
-            read = readouts.fit(probe, train, tuning, protocol.seed)
-            test = jax.tree.map(lambda x, p=part: x[:, p], both[1])
-            shape = test.whole.shape[:2]
-            guess = read(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), test))
-            guess = guess.reshape(*shape, *guess.shape[1:])
-            guesses.setdefault(probe, []).append(guess)
-            mean = readouts.moments(train)[0]
-            for key, (total, weight) in _errors(guess, truth, mean, protocol).items():
-                # Posteriors are all of step 0.
-                pool = part.start == 0
-                pair = (x.sum(1, keepdims=True) if pool else x for x in (total, weight))
-                sums = Sums(*(statistics.sums_by_unit(x, units[1]).total for x in pair))
-                name = (key[0], probe, *key[1:])
-                before = scores.get(name)
-                joined = sums if before is None else Sums(*map(_beside, before, sums))
-                scores[name] = joined
-    return Measured(scores, {name: np.concatenate(x, 1) for name, x in guesses.items()})
-
-
-def _beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.concatenate([first, second], 1)
+            guess = readouts.fit(probe, train, tuning, protocol.seed)(flat)
+            guesses.setdefault(probe, []).append(guess.reshape(*lead, *guess.shape[1:]))
+    joined = {probe: np.concatenate(parts, 1) for probe, parts in guesses.items()}
+    scores = {
+        (key[0], probe, *key[1:]): sums
+        for probe, guess in joined.items()
+        for key, sums in _errors(guess, told[1], means, units[1], protocol).items()
+    }
+    return Measured(scores, joined)
 
 
 def _examples(features: Features, told: Targets, unit: np.ndarray, part: slice) -> Examples:
@@ -312,16 +314,31 @@ def _where(score: str, told: Targets) -> Bool[np.ndarray, "r s h"]:
     return asked & told.hidden if score == "hidden_position" else asked
 
 
-def _errors(guess, told: Targets, mean: np.ndarray, protocol: ProbeProtocol):
-    """Pairs of what is summed over hues, (r, s) each, by score, and by score and 'px'."""
-    out: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+def _errors(
+    guess: Float[np.ndarray, "r s h f"],
+    told: Targets,
+    mean: Float[np.ndarray, "s 1 f"],
+    unit: np.ndarray,
+    protocol: ProbeProtocol,
+) -> Scores:
+    """By score, and by score and 'px'; summed over hues. Posteriors are all of step 0."""
+    looks = len(protocol.looks)
+
+    def sums(*pair: np.ndarray) -> Sums:
+        each = (x.sum(2) for x in pair)
+        steps = (
+            np.concatenate([x[:, :looks].sum(1, keepdims=True), x[:, looks:]], 1) for x in each
+        )
+        return Sums(*(statistics.sums_by_unit(x, unit).total for x in steps))
+
+    out: Scores = {}
     for score, name in SCORES.items():
         field, where = FIELDS[name], _where(score, told)
         off = np.square(guess[..., field] - told.value[..., field]).sum(-1)
-        far = np.square(told.value[..., field] - mean[field]).sum(-1)
-        out[(score,)] = (off * where).sum(2), (far * where).sum(2)
+        far = np.square(told.value[..., field] - mean[..., field]).sum(-1)
+        out[(score,)] = sums(off * where, far * where)
         if score in IN_PX:
-            out[score, "px"] = (np.minimum(np.sqrt(off), protocol.cap) * where).sum(2), where.sum(2)
+            out[score, "px"] = sums(np.minimum(np.sqrt(off), protocol.cap) * where, where)
     return out
 
 
@@ -337,19 +354,9 @@ def straight_on(
         clip, slot = np.nonzero(known)
         hue = clips.truth.hue[clip, moment, slot]
         guess[clip, number, hue, :2] = place[clip, slot]
-    guess = np.where(np.isnan(guess), np.inf, guess)  # never seen: as far off as can be
-    looks = len(protocol.looks)
-    scores: Scores = {}
-    with np.errstate(invalid="ignore"):
-        errors = _errors(guess, told, np.zeros(NUMBERS), protocol)
-    for score in IN_PX:
-        pooled = [
-            np.concatenate([x[:, :looks].sum(1, keepdims=True), x[:, looks:]], 1)
-            for x in errors[score, "px"]
-        ]
-        sums = Sums(*(statistics.sums_by_unit(x, clips.unit).total for x in pooled))
-        scores[score, "px"] = sums
-    return scores
+    guess = np.where(np.isnan(guess), 1e6, guess)  # never seen: as far off as can be
+    errors = _errors(guess, told, np.zeros((1, 1, NUMBERS)), clips.unit, protocol)
+    return {key: sums for key, sums in errors.items() if key[1:] == ("px",)}
 
 
 def table(
@@ -376,7 +383,7 @@ def table(
                     control=control,
                     seed=trained,
                     steps=steps,
-                )  # fmt: skip
+                )
             )
 
         for (score, probe, *px), sums in scores.items():

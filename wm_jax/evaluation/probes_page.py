@@ -22,11 +22,6 @@ WORDS = {
     "contact": "that it has just touched something",
     "mass": "its mass, after a meeting",
 }
-CONTROLS = {
-    "random_weights": "random weights",
-    "one_frame": "one frame shown",
-    "shuffled_labels": "labels shuffled",
-}
 
 
 class ProbesReport(NamedTuple):
@@ -69,7 +64,7 @@ def terminal_table(report: ProbesReport) -> str:
     """The table as text: a score and read-out a line, of posteriors."""
     lines = []
     for model in report.tested:
-        columns = ((model, None, label(model)), *((model, *c) for c in CONTROLS.items()),
+        columns = ((model, None, label(model)), *((model, *c) for c in probes.CONTROLS.items()),
                    ("truth", None, "truth"))  # fmt: skip
         lines.append(
             f"{'explained share (posterior)':<30}" + "".join(f"{c[2]:>17}" for c in columns)
@@ -131,7 +126,7 @@ def _charts(report: ProbesReport) -> str:
 def _table(report: ProbesReport, model: str) -> str:
     columns = (
         (model, None, "as trained"),
-        *((model, *control) for control in CONTROLS.items()),
+        *((model, *control) for control in probes.CONTROLS.items()),
         ("copy_last", None, "the last frame's pixels"),
         ("truth", None, "the true scene"),
     )
@@ -164,12 +159,12 @@ def _in_px(report: ProbesReport) -> str:
     for score in probes.IN_PX:
         metric = f"{score}_error_{report.probe}"
         who: list[tuple[str, str, str | None]] = [(model, metric, None) for model in report.tested]
-        who += [(report.tested[0], metric, control) for control in CONTROLS]
+        who += [(report.tested[0], metric, control) for control in probes.CONTROLS]
         who.append(("constant_velocity", f"{score}_error", None))
         for model, metric, control in who:
             found = [find(report.rows, model, metric, step, control) for step in steps]
             if any(found):
-                name = CONTROLS[control] if control else label(model)
+                name = probes.CONTROLS[control] if control else label(model)
                 cells = "".join(parts.cell(row) for row in found)
                 title = escape(WORDS[score]) if model == report.tested[0] and not control else ""
                 body += f'<tr><th scope="row">{title}</th><td>{escape(name)}</td>{cells}</tr>'
