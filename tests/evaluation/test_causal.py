@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluation.conftest import twins_world
 from wm_jax.config import base_config
-from wm_jax.evaluation import causal, causal_page, counterfactual, physics
+from wm_jax.evaluation import causal_page, causal_rows, counterfactual, physics
 from wm_jax.evaluation.judge import Run
 from wm_jax.evaluation.judge_causal import judge_causal
 from wm_jax.evaluation.lighting import light_error
@@ -79,7 +79,11 @@ def test_rows_name_the_intervention_and_the_share_that_counts(judged):
     success = [r for r in result["rows"] if r["metric"].startswith("edit_success")]
     assert {r["intervention"] for r in success} == set(report.scenarios) - {"undone"}
     assert all(0 <= r["share"] <= 1 and 0 <= r["n"] <= 3 for r in success)
-    assert {r["metric"] for r in result["rows"]} <= {*causal.METRICS, *physics.METRICS, *CALIBRATED}
+    assert {r["metric"] for r in result["rows"]} <= {
+        *causal_rows.METRICS,
+        *physics.METRICS,
+        *CALIBRATED,
+    }
     assert result["protocol"]["split_hash"]
 
 

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from tests.evaluation.conftest import twins_world
-from wm_jax.evaluation import causal, counterfactual, physics, suite, temporal
+from wm_jax.evaluation import (
+    causal,
+    causal_rows,
+    causal_subjects,
+    counterfactual,
+    physics,
+    suite,
+    temporal,
+)
 from wm_jax.evaluation.informed import Prediction
 from wm_jax.evaluation.protocol import CausalProtocol, TemporalProtocol
 from wm_jax.evaluation.suite import Subject
@@ -158,7 +166,7 @@ class Hasty:
     """The true simulator, but every object that an edit does not mean drifts off at once."""
 
     def __init__(self, world, rules):
-        self.inner = causal.Simulated("hasty", world, rules, None)
+        self.inner = causal_subjects.Simulated("hasty", world, rules, None)
         self.name, self.edits, self.world = "hasty", self.inner.edits, world
         self.encode, self.observe = self.inner.encode, self.inner.observe
 
@@ -185,9 +193,9 @@ def test_an_early_divergence_is_action_at_a_distance(world):
     error = counterfactual.seen_by(instrument, facts, rules)
     twins = [counterfactual.make(s, facts, world, rules, error)
              for s in counterfactual.scenarios(rules)]  # fmt: skip
-    subjects = causal.Simulated("truth", world, rules, None), Hasty(world, rules)
+    subjects = causal_subjects.Simulated("truth", world, rules, None), Hasty(world, rules)
     measured = {s.name: causal.measure(s, facts, twins, rules, instrument) for s in subjects}
-    rows = causal.table(measured, facts, twins, world, rules, None, [])
+    rows = causal_rows.table(measured, facts, twins, world, rules, None, [])
     value = {(r["model"], r["metric"], r["step"]): r["value"] for r in rows if r["control"] is None}
     assert value["truth", "locality", 20] < 0.1 < 3 < value["hasty", "locality", 20]
     assert value["truth", "onset_within", 0] == 1 > value["hasty", "onset_within", 0]

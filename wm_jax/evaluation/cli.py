@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
     add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
     add("--causal-horizon", type=int, default=40, help="after an edit (default %(default)s)")
-    add("--weights", type=Path, help="folder of networks' weights, for LPIPS; see evaluation/lpips")
+    add("--weights", type=Path, help="folder of PyTorch's files, for LPIPS and FVD")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add(
         "--out",

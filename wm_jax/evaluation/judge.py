@@ -14,7 +14,7 @@ import numpy as np
 from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
-from wm_jax.evaluation import calibration, causal, probes, suite, temporal
+from wm_jax.evaluation import calibration, causal_subjects, probes, suite, temporal
 from wm_jax.evaluation.likeness import Likeness
 from wm_jax.evaluation.protocol import (
     CausalProtocol,
@@ -48,8 +48,8 @@ class Run:
     def subject(self, name: str, protocol: Protocol) -> Subject:
         return suite.model_subject(name, self.model, self.params, protocol)
 
-    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject:
-        return causal.ModelSubject(name, self.model, self.params, protocol)
+    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal_subjects.Subject:
+        return causal_subjects.ModelSubject(name, self.model, self.params, protocol)
 
     def readers(self, protocol: ProbeProtocol) -> dict[str | None, probes.Reader]:
         out: dict[str | None, probes.Reader] = {
@@ -96,7 +96,7 @@ class Tested(TypingProtocol):
 class Editable(Tested, TypingProtocol):
     """One that can be asked what happens if."""
 
-    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal.Subject: ...
+    def causal_subject(self, name: str, protocol: CausalProtocol) -> causal_subjects.Subject: ...
 
 
 class Readable(Tested, TypingProtocol):

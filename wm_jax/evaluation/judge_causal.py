@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from wm_jax.evaluation import calibration, causal, causal_page, counterfactual, suite
+from wm_jax.evaluation import (
+    calibration,
+    causal,
+    causal_page,
+    causal_rows,
+    causal_subjects,
+    counterfactual,
+    suite,
+)
 from wm_jax.evaluation.causal_page import CausalReport
 from wm_jax.evaluation.judge import Editable
 from wm_jax.evaluation.protocol import CausalProtocol, split_hash
@@ -37,11 +45,11 @@ def judge_causal(
             twins.append(counterfactual.make(scenario, facts, world, protocol, error))
             progress.update(number, scenario=scenario.name)
     tested = [run.causal_subject(name, protocol) for name, run in runs.items()]
-    subjects: list[causal.Subject] = [
+    subjects: list[causal_subjects.Subject] = [
         *tested,
-        causal.ModelSubject("copy_last", CopyLast((world.resolution,) * 2), {}, protocol),
-        causal.Simulated(CEILING, world, protocol, instrument),
-        causal.Simulated("truth", world, protocol, None),
+        causal_subjects.ModelSubject("copy_last", CopyLast((world.resolution,) * 2), {}, protocol),
+        causal_subjects.Simulated(CEILING, world, protocol, instrument),
+        causal_subjects.Simulated("truth", world, protocol, None),
     ]
     measured: dict[str, causal.Measured] = {}
     samples = dict.fromkeys(runs, 1)
@@ -65,7 +73,7 @@ def judge_causal(
         )
         calibrated, holds = calibrated + more, holds and good
     seed = next(iter(runs.values())).seed
-    rows = calibrated + causal.table(
+    rows = calibrated + causal_rows.table(
         measured, facts, twins, world, protocol, seed, list(runs), otherwise
     )
     result = {
@@ -82,7 +90,7 @@ def judge_causal(
 
 
 def causal_films(
-    subject: causal.Subject,
+    subject: causal_subjects.Subject,
     measured: causal.Measured,
     facts: Clips,
     twins: Sequence[counterfactual.Twins],
@@ -97,7 +105,7 @@ def causal_films(
             "sequence",
         ):
             continue
-        counted = causal.scored(twin, protocol)
+        counted = causal_rows.scored(twin, protocol)
         far, base = (
             (x * counted).sum(1)
             for x in (measured.edited[twin.name, None].objects, measured.plain[twin.name].objects)

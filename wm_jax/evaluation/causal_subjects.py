@@ -1,0 +1,180 @@
+"""Who can be asked what happens if: world models, and the true simulator."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree, UInt8
+
+from wm_jax import shapes
+from wm_jax.edit import TOLD
+from wm_jax.evaluation import counterfactual, informed
+from wm_jax.evaluation.counterfactual import Stage
+from wm_jax.evaluation.protocol import CausalProtocol
+from wm_jax.evaluation.tracker import Instrument
+from wm_jax.evaluation.world import Clips, World
+
+
+class Subject(Protocol):
+    """Something that can be asked what happens if. States are its own affair."""
+
+    name: str
+    edits: tuple[str, ...]
+
+    def encode(self, clips: Clips, sample: int) -> Any:
+        """The context."""
+        ...
+
+    def imagine(
+        self, state: Any, clips: Clips, stages: Sequence[Stage], sample: int
+    ) -> UInt8[np.ndarray, "r t h w 3"]:
+        """The horizon, with these changes made on the way. ``clips`` say what it would be told
+        without them."""
+        ...
+
+    def observe(
+        self, state: Any, clips: Clips, count: int, sample: int
+    ) -> UInt8[np.ndarray, "r s h w 3"]:
+        """The horizon after its first ``count`` frames, which it sees."""
+        ...
+
+
+class ModelSubject:
+    """A world model; see `wm_jax.shapes.WorldModel` and `wm_jax.edit`."""
+
+    def __init__(self, name: str, model: Any, params: PyTree, protocol: CausalProtocol):
+        self.name, self.model, self.params, self.protocol = name, model, params, protocol
+        self.edits = tuple(getattr(model, "edits", ()))
+        self._programs = _programs(cast(Hashable, model))
+
+    def encode(self, clips: Clips, sample: int) -> shapes.LatentState:
+        first, _ = self._keys(sample)
+        frames, told = _padded((clips.frames, clips.conditions))
+        context = self.protocol.context
+        seen = jax.tree.map(lambda x: x[:, :context], (frames, told))
+        return self._programs.encode(self.params, *seen, first)
+
+    def imagine(self, state, clips, stages, sample):
+        told, key = self._told(clips), self._keys(sample)[1]
+        cuts = [0, *sorted({stage.at for stage in stages} - {0}), self.protocol.horizon]
+        parts = []
+        for first, end in itertools.pairwise(cuts):
+            for stage in (stage for stage in stages if stage.at == first):
+                if stage.changes.kind in TOLD:
+                    told = _told_otherwise(told, stage)
+                else:
+                    edits = jax.tree.map(_padded, stage.edits)
+                    state = self._programs.edit(self.params, state, edits)
+            ahead = jax.tree.map(lambda x, a=first, b=end: x[:, a:b], told)
+            # Keys go on, so that an edit on the way leaves the randomness what it was.
+            state, frames = self._programs.roll(self.params, state, ahead, key, first)
+            parts.append(np.asarray(frames))
+        return np.concatenate(parts, 1)[: len(clips.frames)]
+
+    def observe(self, state, clips, count, sample):
+        told, key = self._told(clips), self._keys(sample)[1]
+        context = self.protocol.context
+        frames = _padded(clips.frames[:, context : context + count])
+        seen = jax.tree.map(lambda x: x[:, :count], told)
+        ahead = jax.tree.map(lambda x: x[:, count:], told)
+        state = self._programs.look(self.params, state, frames, seen, key)
+        rolled = self._programs.roll(self.params, state, ahead, key, count)[1]
+        return np.asarray(rolled)[: len(clips.frames)]
+
+    def _told(self, clips: Clips) -> shapes.Conditions:
+        """What the steps of the horizon are told."""
+        told = shapes.conditions_for_steps(_padded(clips.conditions))
+        return jax.tree.map(lambda x: x[:, self.protocol.context :], told)
+
+    def _keys(self, sample: int):
+        return jax.random.split(jax.random.fold_in(jax.random.key(self.protocol.seed), sample))
+
+
+class _Programs(NamedTuple):
+    encode: Callable
+    edit: Callable
+    look: Callable
+    roll: Callable
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(model: Any) -> _Programs:
+    def encode(params, frames, conditions, key):
+        return shapes.encode(model, params, frames, conditions, key)
+
+    def look(params, state, frames, told, key):
+        def see(state, inputs):
+            frame, told_t, key_t = inputs
+            return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t), None
+
+        keys = shapes.step_keys(key, frames.shape[1])
+        return jax.lax.scan(see, state, (*shapes.time_major((frames, told)), keys))[0]
+
+    def roll(params, state, told, key, first):
+        def imagine(state, inputs):
+            told_t, number = inputs
+            state = model.step(params, state, told_t, None, jax.random.fold_in(key, number))
+            frames = jnp.clip(model.decode(params, state), 0, 1)
+            return state, jnp.round(frames * 255).astype(jnp.uint8)
+
+        steps = told.actions.mask.shape[1]
+        inputs = (shapes.time_major(told), first + jnp.arange(steps))
+        state, frames = jax.lax.scan(imagine, state, inputs)
+        return state, jnp.swapaxes(frames, 0, 1)
+
+    def edit(params, state, edits):
+        return model.edit(params, state, edits)
+
+    return _Programs(*(jax.jit(program) for program in (encode, edit, look, roll)))
+
+
+def _padded(tree: PyTree) -> PyTree:
+    """To a power of two of streams, so that one program or two serve every batch."""
+    count = len(jax.tree.leaves(tree)[0])
+    filler = (1 << (count - 1).bit_length()) - count
+    return jax.tree.map(lambda x: np.pad(x, [(0, filler)] + [(0, 0)] * (np.ndim(x) - 1)), tree)
+
+
+def _told_otherwise(told: shapes.Conditions, stage: Stage) -> shapes.Conditions:
+    """What the steps of the horizon are told after a change of light or camera."""
+    name = TOLD[stage.changes.kind]
+    signal = getattr(told, name)
+    by = jnp.zeros_like(signal.value).at[:, stage.at :].set(_padded(stage.told)[:, None])
+    return told._replace(**{name: signal._replace(value=signal.value + by)})
+
+
+class Simulated:
+    """The true simulator as a subject: started from the true scene (``truth``), or from what the
+    instrument saw of the context (``see_then_simulate``)."""
+
+    def __init__(
+        self, name: str, world: World, protocol: CausalProtocol, instrument: Instrument | None
+    ):
+        self.name, self.edits = name, protocol.kinds
+        self.world, self.protocol, self.instrument = world, protocol, instrument
+
+    def encode(self, clips: Clips, sample: int) -> np.ndarray:
+        return self._believe(clips, self.protocol.context)
+
+    def imagine(self, state, clips, stages, sample):
+        scenes = counterfactual.play(state, stages, clips, self.world, self.protocol)
+        return self.world.draw(scenes).frames
+
+    def observe(self, state, clips, count, sample):
+        last = self.protocol.context + count
+        scene = self._believe(clips, last)
+        future = self.world.future(scene, clips.actions[:, last - 1 : -1])
+        told = clips.scenes[:, last:]
+        schedule = {name: self.world.get(told, name) for name in TOLD.values()}
+        return self.world.draw(self.world.put(future, **schedule)).frames
+
+    def _believe(self, clips: Clips, frames: int) -> np.ndarray:
+        if self.instrument is None:
+            return clips.scenes[:, frames - 1]
+        return informed.believe(clips, self.world, self.instrument, frames)[0]
