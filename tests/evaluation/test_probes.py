@@ -9,7 +9,7 @@ import pytest
 
 from tests.evaluation.conftest import twins_world
 from wm_jax.errors import UserError
-from wm_jax.evaluation import cli, outside, probes, probes_page, readouts
+from wm_jax.evaluation import cli, outside, probe_states, probes, probes_page, readouts
 from wm_jax.evaluation.judge_probes import judge_probes
 from wm_jax.evaluation.probes import FIELDS, NUMBERS
 from wm_jax.evaluation.protocol import ProbeProtocol
@@ -200,7 +200,7 @@ def test_the_mlp_reads_what_is_not_linear():
 
 def test_every_state_is_projected_by_the_same_matrix(rules):
     tokens = np.random.default_rng(0).normal(size=(4, 4, 2, 300)).astype(np.float32)
-    first, second = (probes.Projection(tokens, rules) for _ in range(2))
+    first, second = (probe_states.Projection(tokens, rules) for _ in range(2))
     assert np.array_equal(first(tokens).whole, second(tokens).whole)
     assert first(tokens).whole.shape == (4, 4, rules.width)
     assert first(tokens).tokens.shape == (4, 4, 2, rules.width)
@@ -212,8 +212,8 @@ def test_a_glimpse_is_of_one_frame(world, rules):
     from wm_jax.models.baselines import CopyLast
 
     clips = world.clips("test", rules.length, (0,), 2)
-    whole = probes.ModelReader(CopyLast((32, 32)), {}, rules)(clips)
-    glimpse = probes.ModelReader(CopyLast((32, 32)), {}, rules, glimpse=True)(clips)
+    whole = probe_states.ModelReader(CopyLast((32, 32)), {}, rules)(clips)
+    glimpse = probe_states.ModelReader(CopyLast((32, 32)), {}, rules, glimpse=True)(clips)
     assert np.array_equal(whole, glimpse)
     assert whole.shape == (2, len(rules.moments), 1, 32 * 32 * 3)
     shown = clips.frames[:, 11].reshape(2, -1) / 255
@@ -230,8 +230,8 @@ def test_untrained_parameters_give_states_too(rules):
     grid = {"model.name": "grid_linear", "model.resolution": 32, "model.patch": 4}
     config = change(get_config("quickstart"), {**grid, **changes})
     model = models.build(config.model)
-    params = probes.untrained(model, rules)
-    read = probes.ModelReader(model, params, rules)
+    params = probe_states.untrained(model, rules)
+    read = probe_states.ModelReader(model, params, rules)
     world = twins_world("twins:motion", 32, episodes=1, length=40)
     tokens = read(world.clips("test", rules.length, (0,), 1))
     assert tokens.shape[:2] == (1, len(rules.moments)) and np.isfinite(tokens).all()

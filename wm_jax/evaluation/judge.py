@@ -14,7 +14,7 @@ import numpy as np
 from wm_jax import checkpoint, models
 from wm_jax.config import base_config
 from wm_jax.errors import UserError
-from wm_jax.evaluation import calibration, causal_subjects, probes, suite, temporal
+from wm_jax.evaluation import calibration, causal_subjects, probe_states, suite, temporal
 from wm_jax.evaluation.likeness import Likeness
 from wm_jax.evaluation.protocol import (
     CausalProtocol,
@@ -51,14 +51,14 @@ class Run:
     def causal_subject(self, name: str, protocol: CausalProtocol) -> causal_subjects.Subject:
         return causal_subjects.ModelSubject(name, self.model, self.params, protocol)
 
-    def readers(self, protocol: ProbeProtocol) -> dict[str | None, probes.Reader]:
-        out: dict[str | None, probes.Reader] = {
-            None: probes.ModelReader(self.model, self.params, protocol),
-            "one_frame": probes.ModelReader(self.model, self.params, protocol, glimpse=True),
+    def readers(self, protocol: ProbeProtocol) -> dict[str | None, probe_states.Reader]:
+        out: dict[str | None, probe_states.Reader] = {
+            None: probe_states.ModelReader(self.model, self.params, protocol),
+            "one_frame": probe_states.ModelReader(self.model, self.params, protocol, glimpse=True),
         }
         if hasattr(self.model, "init"):
-            fresh = probes.untrained(self.model, protocol)
-            out["random_weights"] = probes.ModelReader(self.model, fresh, protocol)
+            fresh = probe_states.untrained(self.model, protocol)
+            out["random_weights"] = probe_states.ModelReader(self.model, fresh, protocol)
         return out
 
     def settings(self) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ class Editable(Tested, TypingProtocol):
 class Readable(Tested, TypingProtocol):
     """One whose states can be read: as it is (None), and under some of `probes.CONTROLS`."""
 
-    def readers(self, protocol: ProbeProtocol) -> Mapping[str | None, probes.Reader]: ...
+    def readers(self, protocol: ProbeProtocol) -> Mapping[str | None, probe_states.Reader]: ...
 
 
 def restore(workdirs: Sequence[Path]) -> dict[str, Run]:

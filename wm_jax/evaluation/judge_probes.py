@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from wm_jax.errors import UserError
-from wm_jax.evaluation import probes
+from wm_jax.evaluation import probe_states, probes
 from wm_jax.evaluation.judge import Readable
 from wm_jax.evaluation.probes_page import ProbesReport
 from wm_jax.evaluation.protocol import ProbeProtocol, split_hash
@@ -40,13 +40,13 @@ def judge_probes(
     told = probes.targets(train, world, protocol), probes.targets(test, world, protocol)
     instrument = Instrument(world.palette, world.resolution)
     straight = probes.straight_on(test, told[1], world, instrument, protocol)
-    readers: dict[tuple[str, str | None], probes.Reader] = {
+    readers: dict[tuple[str, str | None], probe_states.Reader] = {
         (name, control): reader
         for name, run in runs.items()
         for control, reader in run.readers(protocol).items()
     }
     frame = CopyLast((world.resolution,) * 2)
-    readers["copy_last", None] = probes.ModelReader(frame, {}, protocol)
+    readers["copy_last", None] = probe_states.ModelReader(frame, {}, protocol)
     readers["truth", None] = probes.truth_reader(world, protocol)
     measured: dict[tuple[str, str | None], probes.Measured] = {}
     each = len(train.frames) + len(test.frames)
@@ -57,7 +57,7 @@ def judge_probes(
             def done(clips: int, before: int = number * each, name: str = name) -> None:
                 progress.update(before + clips, model=name)
 
-            both = probes.features(reader, train, test, protocol, done)
+            both = probe_states.features(reader, train, test, protocol, done)
             measured[name, control] = probes.measure(both, told, units, protocol)
             if name in runs and control is None:
                 measured[name, "shuffled_labels"] = probes.measure(

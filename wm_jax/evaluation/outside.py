@@ -52,7 +52,7 @@ from wm_jax.edit import TOLD
 from wm_jax.errors import UserError
 from wm_jax.evaluation.counterfactual import Stage
 from wm_jax.evaluation.informed import Prediction
-from wm_jax.evaluation.probes import Reader
+from wm_jax.evaluation.probe_states import Reader
 from wm_jax.evaluation.protocol import CausalProtocol, ProbeProtocol, Protocol
 from wm_jax.evaluation.suite import Subject
 from wm_jax.evaluation.world import Clips
