@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from wm_jax.errors import UserError
-from wm_jax.evaluation import benchmarks, cli, outside, pixel
-from wm_jax.evaluation.benchmarks import BENCHMARKS, judge_benchmark, open_clips
+from wm_jax.evaluation import cli, outside, pixel
+from wm_jax.evaluation.benchmarks import BENCHMARKS, page
+from wm_jax.evaluation.benchmarks.scoring import judge_benchmark, open_clips
 from wm_jax.evaluation.summary import find
 
 MINE = '''
@@ -72,9 +73,10 @@ def test_moving_mnist_is_scored_by_sums_over_pixels(mnist, mine):
     assert find(rows, "copy_last", "mse", 0)["value"] == pytest.approx(last, rel=1e-6)
     assert result["published"]["values"]["SimVP"]["mse"] == 26.69
     assert result["protocol"]["context"] == result["protocol"]["horizon"] == 10
-    page = benchmarks.page(benchmark, result, {"outside": mine})
-    assert "SimVP (published)" in page and "OpenSTL" in page
-    assert "PhyDNet (published)" in benchmarks.terminal_table(benchmark, result)
+    assert result["protocol"]["reduction"].startswith("mse is the sum over the pixels")
+    html = page.render(benchmark, result, {"outside": mine})
+    assert "SimVP (published)" in html and "OpenSTL" in html
+    assert "PhyDNet (published)" in page.terminal_table(benchmark, result)
 
 
 def test_obj3d_frames_come_in_the_order_of_their_numbers(obj3d, mine):
@@ -117,6 +119,10 @@ def test_what_is_missing_or_wrong_is_said(tmp_path, mnist):
     (tmp_path / "test" / "0").mkdir(parents=True)
     with pytest.raises(UserError, match="has 0 frames and a clip takes 50"):
         open_clips(other, tmp_path, 2)
+    base = ["--benchmark", "moving_mnist", "--data", "x", "--videos", "y"]
+    for option in (["--horizon", "60"], ["--suite", "pixel"], ["--split", "test"]):
+        with pytest.raises(UserError, match=f"its own rules; leave out {option[0]}"):
+            cli.main([*base, *option])
     args = cli._parser().parse_args(["--benchmark", "mnist", "--data", "x", "--videos", "y"])
     with pytest.raises(UserError, match="moving_mnist"):
         cli.evaluate_benchmark(args, "")

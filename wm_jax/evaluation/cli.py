@@ -15,6 +15,14 @@ from typing import Any
 from wm_jax.errors import UserError
 
 SUITES = ("pixel", "temporal", "causal", "probes")
+#: What a published benchmark fixes, and what it is where there is none.
+RULES = {
+    "suite": "pixel",
+    "split": "test",
+    "horizon": 60,
+    "long_horizon": 480,
+    "causal_horizon": 40,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -46,7 +54,14 @@ def main(argv: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> list[str]:
-    """The suites that are asked for. Raises `UserError` for what cannot be."""
+    """The suites that are asked for, once `RULES` has filled in what was not said. Raises
+    `UserError` for what cannot be."""
+    said = [name for name in RULES if getattr(args, name) is not None]
+    if args.benchmark and said:
+        options = " and ".join("--" + name.replace("_", "-") for name in said)
+        raise UserError(f"--benchmark has its own rules; leave out {options}.")
+    for name in RULES.keys() - said:
+        setattr(args, name, RULES[name])
     asked = [name for name in SUITES if name in args.suite.split(",")]
     unknown = [name for name in args.suite.split(",") if name not in SUITES]
     if unknown:
@@ -83,18 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="a model from outside: an exported folder, or FILE.py:FUNCTION")
     add("--videos", type=Path, help="a folder of predictions, one for each of --contexts")
     add("--contexts", type=Path, help="only write what is shown into this folder")
-    add(
-        "--suite",
-        default="pixel",
-        help="of pixel, temporal, causal, probes, by commas (default %(default)s)",
-    )
+    add("--suite", help=_default("of pixel, temporal, causal, probes, by commas", "suite"))
     add("--benchmark", help="a published one, of files in --data: moving_mnist, obj3d")
     add("--data", type=Path, help="folder of the data set, if not the run's own")
-    add("--split", default="test", help="which episodes (default %(default)s)")
+    add("--split", help=_default("which episodes", "split"))
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")
-    add("--horizon", type=int, default=60, help="frames to predict (default %(default)s)")
-    add("--long-horizon", type=int, default=480, help="of its coherence (default %(default)s)")
-    add("--causal-horizon", type=int, default=40, help="after an edit (default %(default)s)")
+    add("--horizon", type=int, help=_default("frames to predict", "horizon"))
+    add("--long-horizon", type=int, help=_default("of its coherence", "long_horizon"))
+    add("--causal-horizon", type=int, help=_default("after an edit", "causal_horizon"))
     add("--weights", type=Path, help="folder of PyTorch's files, for LPIPS and FVD")
     add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
     add(
@@ -106,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _default(text: str, name: str) -> str:
+    """The text of an option of `RULES`; its default there, so that what is said can be told."""
+    return f"{text} (default {RULES[name]})"
+
+
 def _write_contexts(args: argparse.Namespace) -> int:
     from wm_jax.evaluation.outside import write_contexts
     from wm_jax.evaluation.protocol import Protocol
@@ -113,7 +129,7 @@ def _write_contexts(args: argparse.Namespace) -> int:
 
     if args.benchmark:
         benchmark, clips = _benchmark(args)
-        from wm_jax.evaluation.benchmarks import protocol_of
+        from wm_jax.evaluation.benchmarks.scoring import protocol_of
 
         rules = protocol_of(benchmark, clips, args.episodes)
         print(f"{write_contexts(clips, rules, args.contexts)} contexts: {args.contexts}")
@@ -129,7 +145,8 @@ def _write_contexts(args: argparse.Namespace) -> int:
 
 def _benchmark(args: argparse.Namespace) -> tuple[Any, Any]:
     from wm_jax.config import pick
-    from wm_jax.evaluation.benchmarks import BENCHMARKS, open_clips
+    from wm_jax.evaluation.benchmarks import BENCHMARKS
+    from wm_jax.evaluation.benchmarks.scoring import open_clips
 
     benchmark = pick(BENCHMARKS, args.benchmark, "benchmark")
     return benchmark, open_clips(benchmark, args.data, args.episodes)
@@ -139,7 +156,9 @@ def evaluate_benchmark(
     args: argparse.Namespace, command: str
 ) -> tuple[dict[str, Any], str, list[str]]:
     """What is written, the page, and what is said of a published benchmark; see `evaluate`."""
-    from wm_jax.evaluation import benchmarks, outside
+    from wm_jax.evaluation import outside
+    from wm_jax.evaluation.benchmarks.page import render, terminal_table
+    from wm_jax.evaluation.benchmarks.scoring import judge_benchmark
     from wm_jax.evaluation.judge import restore
 
     benchmark, clips = _benchmark(args)
@@ -156,11 +175,9 @@ def evaluate_benchmark(
         runs["outside"] = outside.load(args.model)
     if args.videos:
         runs["videos"] = outside.Videos(args.videos)
-    result = benchmarks.judge_benchmark(
-        benchmark, runs, clips, args.episodes, command, args.weights
-    )
-    page = benchmarks.page(benchmark, result, runs)
-    return {benchmark.name: result}, page, [benchmarks.terminal_table(benchmark, result)]
+    result = judge_benchmark(benchmark, runs, clips, args.episodes, command, args.weights)
+    page = render(benchmark, result, runs)
+    return {benchmark.name: result}, page, [terminal_table(benchmark, result)]
 
 
 def evaluate(
