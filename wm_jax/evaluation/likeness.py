@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from wm_jax.evaluation import distribution, i3d, lpips, statistics
 from wm_jax.evaluation.protocol import Protocol
@@ -53,6 +53,20 @@ def coverage(
     centroid = np.where(asked[..., None], truth.centroid, 1)
     inside = (low <= centroid) & (centroid <= high) & asked[..., None]
     return inside.sum((2, 3)).astype(np.float64), 2.0 * asked.sum(2)
+
+
+def frechet_interval(
+    true: Float[np.ndarray, "r d"],
+    own: Float[np.ndarray, "r d"],
+    unit: Int[np.ndarray, " r"],
+    seed: int,
+) -> tuple[float, float, float]:
+    """The Fréchet distance of two sets of clips by their features, and its 95 % interval: clips of
+    one ``unit`` are drawn together, the same of both sets."""
+    drawn = statistics.resamples(int(unit.max()) + 1, seed, RESAMPLES)[:, unit]
+    draws = np.array([distribution.frechet(true, own, w, w) for w in drawn])
+    low, high = statistics.interval(draws[:, None])
+    return distribution.frechet(true, own), float(low[0]), float(high[0])
 
 
 class Likeness:
@@ -174,11 +188,7 @@ class Likeness:
         frames: int,
         seed: int | None,
     ) -> Row:
-        unit = self.clips.unit
-        drawn = statistics.resamples(int(unit.max()) + 1, self.protocol.seed, RESAMPLES)[:, unit]
-        draws = np.array([distribution.frechet(true, own, w, w) for w in drawn])
-        low, high = statistics.interval(draws[:, None])
-        numbers = distribution.frechet(true, own), float(low[0]), float(high[0])
+        numbers = frechet_interval(true, own, self.clips.unit, self.protocol.seed)
         return self._row(metric, name, numbers, frames, seed)
 
     def _row(
