@@ -109,8 +109,11 @@ def test_the_verb_scores_a_folder_of_videos(mnist, tmp_path, capsys):
 
 def test_what_is_missing_or_wrong_is_said(tmp_path, mnist):
     mnist_test, other = BENCHMARKS["moving_mnist"], BENCHMARKS["obj3d"]
-    with pytest.raises(UserError, match="has no mnist_test_seq.npy"):
+    with pytest.raises(UserError, match="is no folder; --data must hold mnist_test_seq.npy"):
         open_clips(mnist_test, tmp_path / "none", 2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="has no mnist_test_seq.npy"):
+        open_clips(mnist_test, tmp_path / "empty", 2)
     np.save(mnist / "mnist_test_seq.npy", np.zeros((19, 3, 64, 64), np.uint8))
     with pytest.raises(UserError, match=r"is uint8 \(19, 3, 64, 64\) and must be"):
         open_clips(mnist_test, mnist, 2)

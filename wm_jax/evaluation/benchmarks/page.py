@@ -34,16 +34,23 @@ def render(benchmark: Benchmark, result: Mapping[str, Any], runs: Mapping[str, T
     source = (
         f'<p class="note">Published: {escape(benchmark.source)}</p>' if benchmark.source else ""
     )
+    note = f'<p class="note">{escape(benchmark.note)}</p>' if benchmark.note else ""
     title = f"{label(models[0])} on {benchmark.name}"
     command = f"<pre>{escape(result['command'])}</pre>"
     protocol = parts.fold("Protocol", result["protocol"])
     about = f"<p>{escape(benchmark.about)}</p>"
-    pieces = [f"<h1>{escape(title)}</h1>", about, f'<div class="scroll">{table}</div>', source]
+    pieces = [
+        f"<h1>{escape(title)}</h1>",
+        about,
+        f'<div class="scroll">{table}</div>',
+        source,
+        note,
+    ]
     return report.page(title, [*pieces, protocol, command])
 
 
 def terminal_table(benchmark: Benchmark, result: Mapping[str, Any]) -> str:
-    """The table as text, published figures below."""
+    """The table as text, published figures below, with their source and what to know of them."""
     lines = [f"{benchmark.name:<24}" + "".join(f"{metric:>14}" for metric in benchmark.metrics)]
     for name in dict.fromkeys(row["model"] for row in result["rows"]):
         found = [find(result["rows"], name, metric, 0) for metric in benchmark.metrics]
@@ -52,4 +59,6 @@ def terminal_table(benchmark: Benchmark, result: Mapping[str, Any]) -> str:
     for name, values in benchmark.published.items():
         cells = (f"{values.get(metric, '–'):>14}" for metric in benchmark.metrics)
         lines.append(f"  {name + ' (published)':<22}" + "".join(cells))
+    lines += [f"Published: {benchmark.source}"] * bool(benchmark.source)
+    lines += [benchmark.note] * bool(benchmark.note)
     return "\n".join(lines)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from wm_jax import shapes
-from wm_jax.evaluation import lpips, pixel, statistics, suite
+from wm_jax.errors import UserError
+from wm_jax.evaluation import i3d, statistics, suite
+from wm_jax.evaluation.benchmarks import measures
 from wm_jax.evaluation.benchmarks.spec import UNITS, Benchmark
 from wm_jax.evaluation.informed import Prediction
 from wm_jax.evaluation.judge import Tested
+from wm_jax.evaluation.outside import Outside, Videos
 from wm_jax.evaluation.protocol import Protocol, split_hash
 from wm_jax.evaluation.rows import Row, make_rows
-from wm_jax.evaluation.statistics import Sums
+from wm_jax.evaluation.statistics import Estimate, Sums
 from wm_jax.evaluation.suite import Subject
 from wm_jax.evaluation.world import Clips, Truth
 from wm_jax.models.baselines import CopyLast
@@ -25,9 +27,10 @@ from wm_jax.progress import Progress
 
 def open_clips(benchmark: Benchmark, folder: Path, episodes: int) -> Clips:
     """Clips without a truth but their frames. Raises `UserError` for what is missing or wrong."""
-    length = benchmark.context + benchmark.horizon
-    frames = benchmark.read(folder, length, episodes)
-    count = len(frames)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; --data must hold {benchmark.files}.")
+    found = benchmark.read(folder, benchmark.context + benchmark.horizon, episodes)
+    count, length = found.frames.shape[:2]
     none = np.zeros((count, length, 0))
     truth = Truth(
         none.astype(int), none.astype(int), none.astype(bool), none.astype(np.float32),
@@ -35,8 +38,12 @@ def open_clips(benchmark: Benchmark, folder: Path, episodes: int) -> Clips:
     )  # fmt: skip
     empty = none.astype(np.float32)
     said = shapes.no_conditions(count, length)
+    if found.actions is not None:
+        said = said._replace(actions=found.actions)
     start = np.zeros(count, int)
-    return Clips(frames, said, np.arange(count), truth, empty, empty, None, start)
+    return Clips(
+        found.frames, said, np.arange(count), truth, empty, empty, found.covered, start
+    )  # fmt: skip
 
 
 def protocol_of(benchmark: Benchmark, clips: Clips, episodes: int) -> Protocol:
@@ -64,37 +71,137 @@ def judge_benchmark(
 ) -> dict[str, Any]:
     """Scores models and the two baselines that need no world; the result as JSON."""
     protocol = protocol_of(benchmark, clips, episodes)
-    tested = [run.subject(name, protocol) for name, run in runs.items()]
-    tested = [suite.with_samples(subject, clips, protocol) for subject in tested]
-    size = (protocol.resolution,) * 2
-    copy_last = suite.model_subject("copy_last", CopyLast(size), {}, protocol)
-    subjects = [*tested, copy_last, Subject("context_median", _median(protocol))]
-    net = lpips.load(weights, "vgg") if "vgg" in lpips.available(weights) and weights else None
+    told = {name: is_told(run, clips) for name, run in runs.items()}
+    tested = []
+    for name, run in runs.items():
+        subject = run.subject(name, protocol)
+        subject = subject if told[name] else _untold(subject)
+        tested.append(suite.with_samples(subject, clips, protocol))
+    copy_last = CopyLast(clips.frames.shape[2:4])
+    subjects = [
+        *tested,
+        suite.model_subject("copy_last", copy_last, {}, protocol),
+        Subject("context_median", _median(protocol)),
+    ]
+    scorer = Scorer(benchmark, clips, protocol, weights)
     rows: list[Row] = []
     with Progress(len(subjects) * len(clips.frames), benchmark.name, "clips") as progress:
         for number, subject in enumerate(subjects):
-            sums: dict[str, list[np.ndarray]] = {}
-            for index in suite.batches(clips):
-                batch = suite.take(clips, index)
-                each = [
-                    _scores(subject.predict(batch, sample).frames, batch, protocol, net)
-                    for sample in range(subject.samples)
-                ]
-                for name in each[0]:
-                    sums.setdefault(name, []).append(np.mean([e[name] for e in each], 0))
-                progress.update(number * len(clips.frames) + int(index[-1]) + 1, model=subject.name)
+            begun = number * len(clips.frames)
+
+            def tell(done: int, begun: int = begun, name: str = subject.name) -> None:
+                progress.update(begun + done, model=name)
+
             seed = runs[subject.name].seed if subject.name in runs else None
-            rows += _rows(benchmark, subject.name, sums, clips, protocol, seed)
+            rows += scorer.rows(subject, seed, tell)
     return {
         "protocol": protocol.to_dict(),
         "models": {
-            name: run.about(subject.samples)
+            name: {**run.about(subject.samples), "told": ["actions"] if told[name] else []}
             for (name, run), subject in zip(runs.items(), tested, strict=True)
         },
         "published": {"source": benchmark.source, "values": benchmark.published},
+        "note": benchmark.note,
         "command": command,
         "rows": rows,
     }
+
+
+def is_told(run: Tested, clips: Clips) -> bool:
+    """Whether the clips' actions can be told to this model: it takes some, of that width."""
+    actions = clips.conditions.actions
+    if not np.asarray(actions.mask).any():
+        return False
+    if isinstance(run, Videos):
+        return True
+    if isinstance(run, Outside):
+        takes = getattr(run.model, "conditions", ())
+        if not isinstance(takes, Mapping):
+            return "actions" in takes
+    else:
+        known = run.settings()["model"]["modalities"]
+        takes = {name: shapes.CONDITION_SIZES[name] for name in known}
+    return takes.get("actions") == actions.value.shape[-1]
+
+
+class Scorer:
+    """What all subjects of a benchmark are scored by: networks and true features once for all."""
+
+    def __init__(
+        self, benchmark: Benchmark, clips: Clips, protocol: Protocol, weights: Path | None
+    ):
+        self.benchmark, self.clips, self.protocol = benchmark, clips, protocol
+        self.measures = measures.measures(benchmark, clips, weights)
+        self.sets = None
+        if "fvd" in benchmark.metrics and weights is not None and (weights / i3d.FILE).is_file():
+            self.sets = measures.Sets(clips, weights, protocol.context)
+
+    def rows(self, subject: Subject, seed: int | None, tell: Callable[[int], None]) -> list[Row]:
+        """Of every metric of frames step 0, all steps together, and each step; of a set step 0.
+        ``tell`` is called with the number of clips that are done."""
+        values: dict[str, list[np.ndarray]] = {metric: [] for metric in self.measures}
+        for index in suite.batches(self.clips):
+            for metric, value in self._batch(suite.take(self.clips, index), subject).items():
+                values[metric].append(value)
+            tell(int(index[-1]) + 1)
+        out: list[Row] = []
+        for metric in self.benchmark.metrics:
+            if metric in values:
+                estimate = self._estimate(metric, np.concatenate(values[metric]))
+                out += self._made(estimate, subject.name, metric, seed)
+            elif metric == "fvd" and self.sets is not None:
+                out.append(self._set(subject.name, seed))
+            else:
+                none = np.full(1, np.nan)
+                nothing = Estimate(none, none, none, np.zeros(1, int))
+                (row,) = self._made(nothing, subject.name, metric, seed)
+                out.append({**row, "note": measures.UNMEASURED[metric]})
+        return out
+
+    def _batch(self, batch: Clips, subject: Subject) -> dict[str, np.ndarray]:
+        """Each metric per clip and step, the mean over samples."""
+        total = dict.fromkeys(self.measures, np.zeros(()))
+        for sample in range(subject.samples):
+            frames = subject.predict(batch, sample).frames
+            if sample == 0 and self.sets is not None:
+                self.sets.see(batch.frames, frames)
+            for metric, measure in self.measures.items():
+                value = measures.by_frame(measure, batch, frames, self.protocol.context)
+                total[metric] = total[metric] + value / subject.samples
+        return total
+
+    def _estimate(self, metric: str, value: np.ndarray) -> Estimate:
+        value = np.concatenate([value.mean(1, keepdims=True), value], 1)
+        estimate = statistics.estimate(Sums(value, np.ones_like(value)), self.protocol.seed)
+        if metric != "psnr_of_mse":
+            return estimate
+        pixels = self.clips.frames.shape[2] * self.clips.frames.shape[3]
+        low, mean, high = (
+            -10 * np.log10(np.maximum(x / pixels, 1e-10))
+            for x in (estimate.high, estimate.value, estimate.low)
+        )
+        return Estimate(mean, low, high, estimate.n)
+
+    def _set(self, name: str, seed: int | None) -> Row:
+        assert self.sets is not None
+        count, length = self.clips.frames.shape[:2]
+        value, low, high = (np.array([x]) for x in self.sets.distance(self.protocol.seed))
+        (row,) = self._made(Estimate(value, low, high, np.array([count])), name, "fvd", seed)
+        return {**row, "clips": count, "frames": length}
+
+    def _made(self, estimate: Estimate, name: str, metric: str, seed: int | None) -> list[Row]:
+        return make_rows(
+            estimate, self.protocol, model=name, metric=metric, unit=UNITS[metric], seed=seed,
+            steps=range(len(estimate.value)),
+        )  # fmt: skip
+
+
+def _untold(subject: Subject) -> Subject:
+    def predict(clips: Clips, sample: int) -> Prediction:
+        said = shapes.no_conditions(*clips.frames.shape[:2])
+        return subject.predict(clips._replace(conditions=said), sample)
+
+    return subject._replace(predict=predict)
 
 
 def _median(protocol: Protocol):
@@ -103,62 +210,3 @@ def _median(protocol: Protocol):
         return Prediction(np.repeat(middle[:, None], protocol.horizon, 1))
 
     return predict
-
-
-def _scores(
-    predicted: UInt8[np.ndarray, "r t h w 3"],
-    clips: Clips,
-    protocol: Protocol,
-    net: lpips.Weights | None,
-) -> dict[str, np.ndarray]:
-    """Each metric per clip and step."""
-    truth = clips.frames[:, protocol.context :]
-    grey = (x.astype(np.float64).mean(-1) / 255 for x in (truth, predicted))
-    first, second = grey
-    out = {
-        "mse": np.square(first - second).sum((2, 3)),
-        "psnr": np.asarray(pixel.psnr(truth, predicted), np.float64),
-        "ssim": np.asarray(pixel.ssim(truth, predicted), np.float64),
-    }
-    if net is not None:
-        flat = (x.reshape(-1, *x.shape[2:]) for x in (truth, predicted))
-        out["lpips_vgg"] = np.asarray(lpips.lpips(net, "vgg", *flat)).reshape(truth.shape[:2])
-    return out
-
-
-def _rows(
-    benchmark: Benchmark,
-    model: str,
-    sums: Mapping[str, list[np.ndarray]],
-    clips: Clips,
-    protocol: Protocol,
-    seed: int | None,
-) -> list[Row]:
-    """Of every metric step 0, all steps together, and each step."""
-    rows: list[Row] = []
-    pixels = clips.frames.shape[2] * clips.frames.shape[3]
-    for metric in benchmark.metrics:
-        source = "mse" if metric == "psnr_of_mse" else metric
-        steps = list(range(protocol.horizon + 1))
-        if source not in sums:
-            none = np.full(1, np.nan)
-            nothing = statistics.Estimate(none, none, none, np.zeros(1, int))
-            made = make_rows(
-                nothing, protocol, model=model, metric=metric, unit="1", seed=seed, steps=[0]
-            )
-            rows += [{**row, "note": "not measured: --weights lacks its files"} for row in made]
-            continue
-        value = np.concatenate(sums[source])
-        value = np.concatenate([value.mean(1, keepdims=True), value], 1)
-        estimate = statistics.estimate(Sums(value, np.ones_like(value)), protocol.seed)
-        if metric == "psnr_of_mse":
-            low, mean, high = (
-                -10 * np.log10(np.maximum(x / pixels, 1e-10))
-                for x in (estimate.high, estimate.value, estimate.low)
-            )
-            estimate = statistics.Estimate(mean, low, high, estimate.n)
-        rows += make_rows(
-            estimate, protocol, model=model, metric=metric, unit=UNITS[metric], seed=seed,
-            steps=steps,
-        )  # fmt: skip
-    return rows
