@@ -99,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--videos", type=Path, help="a folder of predictions, one for each of --contexts")
     add("--contexts", type=Path, help="only write what is shown into this folder")
     add("--suite", help=_default("of pixel, temporal, causal, probes, by commas", "suite"))
-    add("--benchmark", help="a published one, of files in --data: moving_mnist, obj3d")
+    add(
+        "--benchmark",
+        help="a published one, of files in --data: moving_mnist, obj3d, clevrer, cophy_blocktower, "
+        "cophy_balls, cophy_collision, dmlab, dmlab_144, minecraft, minecraft_144",
+    )
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", help=_default("which episodes", "split"))
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")

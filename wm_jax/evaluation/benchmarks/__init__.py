@@ -4,11 +4,26 @@ Files are read from a given folder, as their authors spread them. What others ha
 beside what is measured, with its source; a number that nobody could check here is left out.
 """
 
+from wm_jax.evaluation.benchmarks.clevrer import CLEVRER
+from wm_jax.evaluation.benchmarks.filtered_cophy import (
+    COPHY_BALLS,
+    COPHY_BLOCKTOWER,
+    COPHY_COLLISION,
+)
 from wm_jax.evaluation.benchmarks.moving_mnist import MOVING_MNIST
 from wm_jax.evaluation.benchmarks.obj3d import OBJ3D
+from wm_jax.evaluation.benchmarks.teco import DMLAB, DMLAB_144, MINECRAFT, MINECRAFT_144
 
 #: What ``wm-jax evaluate --benchmark`` takes.
 BENCHMARKS = {
     "moving_mnist": MOVING_MNIST,
     "obj3d": OBJ3D,
+    "clevrer": CLEVRER,
+    "cophy_blocktower": COPHY_BLOCKTOWER,
+    "cophy_balls": COPHY_BALLS,
+    "cophy_collision": COPHY_COLLISION,
+    "dmlab": DMLAB,
+    "dmlab_144": DMLAB_144,
+    "minecraft": MINECRAFT,
+    "minecraft_144": MINECRAFT_144,
 }
