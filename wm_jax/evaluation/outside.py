@@ -195,7 +195,7 @@ class Runner:
             )
             state = self.outside.model.encode(clips.frames[:, seen], said, **self._key(0))
             tokens.append(self._tokens(state, clips))
-        for step in range(protocol.ahead[-1]):
+        for step in range(protocol.ahead[-1] if protocol.ahead else 0):
             said = self._named(shapes.at_time(told, protocol.context + step))
             state = self.outside.model.step(state, said, **self._key(0))
             if step + 1 in protocol.ahead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, cast
 
@@ -27,7 +28,8 @@ class Reader(Protocol):
 class ModelReader:
     """The tokens of a world model's states, and the place of each where they have one.
 
-    ``glimpse``: before every posterior it is shown the last frame alone.
+    ``glimpse``: before every posterior it is shown the last frame alone. Looks lie in a long clip
+    as well as in a short one: only the states at their common spacing are kept.
     """
 
     def __init__(self, model: Any, params: PyTree, protocol: ProbeProtocol, glimpse: bool = False):
@@ -40,26 +42,30 @@ class ModelReader:
         told = shapes.conditions_for_steps(clips.conditions)
         if self.glimpse:
             cuts = [slice(look - 1, look) for look in rules.looks]
-            each = [self._watch(clips, told, cut, key) for cut in cuts]
+            each = [self._watch(clips, told, cut, key, 1) for cut in cuts]
             seen = jnp.stack([tokens[:, -1] for tokens, _ in each], 1)
             state = each[-1][1]
         else:
-            tokens, state = self._watch(clips, told, slice(0, rules.context), key)
-            seen = tokens[:, np.array(rules.looks) - 1]
+            every = math.gcd(*rules.looks, rules.context)
+            tokens, state = self._watch(clips, told, slice(0, rules.context), key, every)
+            seen = tokens[:, np.array(rules.looks) // every - 1]
+        if not rules.ahead:
+            return np.asarray(seen, np.float32)
         last = rules.context + rules.ahead[-1]
         ahead = jax.tree.map(lambda x: x[:, rules.context : last], told)
         future = self._imagine(self.params, state, ahead, later)[:, np.array(rules.ahead) - 1]
         return np.asarray(jnp.concatenate([seen, future], 1), np.float32)
 
-    def _watch(self, clips: Clips, told: shapes.Conditions, cut: slice, key: jax.Array):
+    def _watch(self, clips: Clips, told: shapes.Conditions, cut: slice, key: jax.Array, every: int):
         frames, told = jax.tree.map(lambda x: x[:, cut], (clips.frames, told))
-        return self._see(self.params, frames, told, key)
+        return self._see(every, self.params, frames, told, key)
 
 
 @functools.lru_cache(maxsize=4)
 def _programs(model: Any) -> tuple[Any, Any]:
     """Compiled once for all parameters of a model: trained, random, and shown one frame."""
-    return jax.jit(functools.partial(_see, model)), jax.jit(functools.partial(_imagine, model))
+    see = jax.jit(functools.partial(_see, model), static_argnums=0)
+    return see, jax.jit(functools.partial(_imagine, model))
 
 
 def _placed(state: shapes.LatentState) -> jax.Array:
@@ -70,14 +76,20 @@ def _placed(state: shapes.LatentState) -> jax.Array:
     return jnp.concatenate([tokens, address], -1)
 
 
-def _see(model: Any, params: PyTree, frames, told, key):
+def _see(model: Any, every: int, params: PyTree, frames, told, key):
+    """Tokens after each ``every`` frames, and the last state."""
+
     def observe(state, inputs):
         frame, told_t, key_t = inputs
-        state = model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t)
+        return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t), None
+
+    def look(state, inputs):
+        state = jax.lax.scan(observe, state, inputs)[0]
         return state, _placed(state)
 
     inputs = (*shapes.time_major((frames, told)), shapes.step_keys(key, frames.shape[1]))
-    state, tokens = jax.lax.scan(observe, model.initial(params, frames.shape[0]), inputs)
+    parts = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
+    state, tokens = jax.lax.scan(look, model.initial(params, frames.shape[0]), parts)
     return jnp.swapaxes(tokens, 0, 1), state
 
 
@@ -110,7 +122,8 @@ class Projection:
         spread = flat.std(0)
         self.scale = np.maximum(spread, 0.1 * spread.mean() + 1e-6)
         own = flat.std((0, 1))
-        self.token_mean, self.token_scale = flat.mean((0, 1)), np.maximum(own, 0.1 * own.mean())
+        self.token_mean = flat.mean((0, 1))
+        self.token_scale = np.maximum(own, 0.1 * own.mean() + 1e-6)
         first, second = jax.random.split(jax.random.key(protocol.seed))
         size, width = self.mean.size, protocol.width
         self.matrix = np.asarray(jax.random.normal(first, (size, width))) / np.sqrt(size)
@@ -139,7 +152,7 @@ def features(
     for clips in (train, test):
         parts = []
         for index in batches(clips):
-            tokens = reader(_filled(take(clips, index)))[: len(index)]
+            tokens = reader(filled(take(clips, index)))[: len(index)]
             projection = projection or Projection(tokens, protocol)
             parts.append(projection(tokens))
             done += len(index)
@@ -148,7 +161,7 @@ def features(
     return out[0], out[1]
 
 
-def _filled(clips: Clips) -> Clips:
+def filled(clips: Clips) -> Clips:
     """To a power of two of clips, so that one program or two serve every batch."""
     count = len(clips.frames)
     more = (1 << (count - 1).bit_length()) - count
