@@ -102,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--benchmark",
         help="a published one, of files in --data: moving_mnist, obj3d, clevrer, cophy_blocktower, "
-        "cophy_balls, cophy_collision, dmlab, dmlab_144, minecraft, minecraft_144",
+        "cophy_balls, cophy_collision, dmlab, dmlab_144, minecraft, minecraft_144, physion, "
+        "memory_maze",
     )
     add("--data", type=Path, help="folder of the data set, if not the run's own")
     add("--split", help=_default("which episodes", "split"))
@@ -149,10 +150,15 @@ def _write_contexts(args: argparse.Namespace) -> int:
 
 def _benchmark(args: argparse.Namespace) -> tuple[Any, Any]:
     from wm_jax.config import pick
-    from wm_jax.evaluation.benchmarks import BENCHMARKS
+    from wm_jax.evaluation.benchmarks import BENCHMARKS, READOUTS
     from wm_jax.evaluation.benchmarks.scoring import open_clips
 
-    benchmark = pick(BENCHMARKS, args.benchmark, "benchmark")
+    benchmark = pick({**BENCHMARKS, **READOUTS}, args.benchmark, "benchmark")
+    if args.benchmark in READOUTS:
+        raise UserError(
+            f"--benchmark {args.benchmark} reads states, which a folder of videos doesn't show; "
+            "name a run or --model."
+        )
     return benchmark, open_clips(benchmark, args.data, args.episodes)
 
 
@@ -161,10 +167,15 @@ def evaluate_benchmark(
 ) -> tuple[dict[str, Any], str, list[str]]:
     """What is written, the page, and what is said of a published benchmark; see `evaluate`."""
     from wm_jax.evaluation import outside
+    from wm_jax.evaluation.benchmarks import READOUTS
     from wm_jax.evaluation.benchmarks.page import render, terminal_table
     from wm_jax.evaluation.benchmarks.scoring import judge_benchmark
     from wm_jax.evaluation.judge import restore
 
+    if args.benchmark in READOUTS and not args.videos:
+        from wm_jax.evaluation.benchmarks.readout_run import evaluate_states
+
+        return evaluate_states(READOUTS[args.benchmark], args, command)
     benchmark, clips = _benchmark(args)
     runs: dict[str, Any] = {}
     runs |= restore([*([args.workdir] if args.workdir else []), *args.beside])
