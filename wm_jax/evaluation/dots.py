@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from wm_jax.evaluation.plot import colour, ticks
 
-WIDTH, LEFT, RIGHT, TOP = 720, 96, 16, 8
-STEP, BETWEEN = 11, 12  # px from dot to dot in a row, and between rows
+WIDTH, LEFT, RIGHT = 720, 96, 16
+STEP, BETWEEN = 9, 10  # px from dot to dot in a row, and between rows
+LEGEND = 16  # px from line to line of the legend
 
 
 class Series(NamedTuple):
@@ -33,34 +34,35 @@ def chart(
     x_range: tuple[float, float],
     form: str = "g",
 ) -> str:
-    """An ``<svg>`` with ``names`` from top to bottom, and a legend below. ``form`` writes the
+    """An ``<svg>`` with a legend above and ``names`` from top to bottom. ``form`` writes the
     marks; ``title`` is what a screen reader says."""
     tall = len(series) * STEP + BETWEEN
-    floor = TOP + tall * len(names)
+    top = LEGEND * len(series) + 6
+    floor = top + tall * len(names)
     low, high = x_range
 
     def place(x: float) -> float:
         return LEFT + (min(max(x, low), high) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {floor + 26 + 16 * len(series)}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {floor + 22}" role="img" '
         f'aria-label="{escape(title, quote=True)}">'
     ]
     for mark in ticks(low, high):
         x = place(mark)
-        parts.append(f'<path class="grid" d="M{x:.1f} {TOP}V{floor}"/>')
+        parts.append(f'<path class="grid" d="M{x:.1f} {top}V{floor}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">')
         parts.append(f"{format(mark, form)}</text>")
     for row, name in enumerate(names):
-        middle = TOP + tall * (row + 0.5)
+        middle = top + tall * (row + 0.5)
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end">')
         parts.append(f"{escape(name)}</text>")
         for number, one in enumerate(series):
             y = middle + (number - (len(series) - 1) / 2) * STEP
             parts.append(_dot(one, row, y, place))
     for number, one in enumerate(series):
-        y = floor + 34 + 16 * number
-        parts.append(f'<circle cx="{LEFT}" cy="{y - 4}" r="4" style="fill:{colour(one.name)}"/>')
+        y = LEGEND * (number + 0.75)
+        parts.append(f'<circle cx="{LEFT}" cy="{y - 4}" r="3.5" style="fill:{colour(one.name)}"/>')
         parts.append(f'<text class="name" x="{LEFT + 10}" y="{y}">{escape(one.label)}</text>')
     return "\n".join([*parts, "</svg>"])
 
@@ -70,7 +72,7 @@ def _dot(one: Series, row: int, y: float, place) -> str:
     out = ""
     if np.isfinite(value):
         fill = f'style="fill:{colour(one.name)}"'
-        out = f'<circle cx="{place(value):.1f}" cy="{y:.1f}" r="4" {fill}/>'
+        out = f'<circle cx="{place(value):.1f}" cy="{y:.1f}" r="3.5" {fill}/>'
     if np.isfinite(low) and np.isfinite(high):
         stroke = f'style="stroke:{colour(one.name)}"'
         out += f'<path class="curve" {stroke} d="M{place(low):.1f} {y:.1f}H{place(high):.1f}"/>'

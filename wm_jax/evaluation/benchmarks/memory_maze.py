@@ -76,15 +76,18 @@ def batches(
 ) -> Iterator[Trajectories]:
     """Trajectories of ``length`` frames, ``size`` at a time, with the truth after ``looks`` frames.
     Raises `UserError` for a file that is not one."""
+    wanted: list[tuple[int, ...]] = []
     for begin in range(0, len(files), size):
-        each = [_read(path, length, looks) for path in files[begin : begin + size]]
-        shapes = [[x.shape for x in one] for one in each]
-        wrong = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
-        if wrong is not None:
-            raise UserError(
-                f"{files[begin + wrong]} is of another size than {files[begin]}; mazes of one size "
-                "are scored at a time."
-            )
+        each = []
+        for path in files[begin : begin + size]:
+            one = _read(path, length, looks)
+            wanted = wanted or [x.shape for x in one]
+            if [x.shape for x in one] != wanted:
+                raise UserError(
+                    f"{path} is of another size than {files[0]}; mazes of one size are scored at a "
+                    "time."
+                )
+            each.append(one)
         yield Trajectories(*(np.stack(x) for x in zip(*each, strict=True)))
 
 

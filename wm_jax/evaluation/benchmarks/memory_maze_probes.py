@@ -24,6 +24,7 @@ from wm_jax.evaluation.benchmarks.readout_states import (
 )
 from wm_jax.evaluation.benchmarks.scoring import is_told
 from wm_jax.evaluation.judge import Readable
+from wm_jax.evaluation.probe_states import Reader
 from wm_jax.evaluation.protocol import ProbeProtocol, split_hash
 from wm_jax.evaluation.readouts import Examples, Features, Tuning
 from wm_jax.evaluation.rows import Row, make_rows
@@ -69,7 +70,7 @@ class MazeProtocol(ProbeProtocol):
 
 @dataclasses.dataclass
 class Split:
-    """States of some trajectories and what is true of them; the pose standardised."""
+    """States of some trajectories, what is true of them, and the first frame of each."""
 
     states: dict[Key, Float[np.ndarray, "r s w"]]
     layout: Float[np.ndarray, "r s c"]
@@ -90,19 +91,14 @@ def judge(
             f"{folder}/train has {len(files['train'])} trajectories; read-outs learn from at least "
             f"{LEAST}."
         )
-    some = next(memory_maze.batches(files["eval"][:1], rules.context, rules.looks, 1))
-    size = _check_size(runs, some, folder)
+    one = next(memory_maze.batches(files["eval"][:1], rules.context, rules.looks, 1))
+    size = _check_size(runs, one, folder)
     rules = dataclasses.replace(
         rules, resolution=size, episodes=episodes, train_episodes=most["train"],
-        world=f"Memory Maze, {some.layout.shape[-1]} cells, {some.objects.shape[-2]} objects",
+        world=f"Memory Maze, {one.layout.shape[-1]} cells, {one.objects.shape[-2]} objects",
     )  # fmt: skip
-    clips = clips_of(some.frames, rules.context, some.actions)
-    told = [name for name, run in runs.items() if is_told(run, clips)]
-    all_readers = {
-        key: reader if key[0] in told else untold(reader)
-        for key, reader in readers(runs, rules).items()
-    }
-    gather = Gathered(all_readers, rules)
+    told, each = _readers(runs, one, rules)
+    gather = Gathered(each, rules)
     total = len(gather.readers) * sum(map(len, files.values()))
     with Progress(total, "memory_maze", "trajectories") as progress:
         done = 0
@@ -114,9 +110,11 @@ def judge(
 
         splits = []
         for paths in files.values():
-            each = memory_maze.batches(paths, rules.context, rules.looks, BATCH)
-            splits.append(_split(each, gather, tell, rules))
+            some = memory_maze.batches(paths, rules.context, rules.looks, BATCH)
+            splits.append(_split(some, gather, tell, rules))
     train, test = splits
+    if train.layout.shape[2:] != test.layout.shape[2:]:
+        raise UserError(f"{folder} has mazes of one size in 'train' and of another in 'eval'.")
     rules = dataclasses.replace(rules, split_hash=split_hash(test.first))
     return Judged(rules, _score(train, test, runs, rules), told)
 
@@ -132,6 +130,16 @@ def _check_size(runs: Mapping[str, Readable], some: Trajectories, folder: Path) 
                 f"--config.model.resolution={size}."
             )
     return size
+
+
+def _readers(
+    runs: Mapping[str, Readable], one: Trajectories, rules: MazeProtocol
+) -> tuple[list[str], dict[Key, Reader]]:
+    """The models that can be told the actions, and readers of all that tell the others none."""
+    clips = clips_of(one.frames, rules.context, one.actions)
+    told = [name for name, run in runs.items() if is_told(run, clips)]
+    made = readers(runs, rules)
+    return told, {key: x if key[0] in told else untold(x) for key, x in made.items()}
 
 
 def _split(each: Iterable[Trajectories], gather: Gathered, tell, rules: MazeProtocol) -> Split:
@@ -152,6 +160,9 @@ def _score(
 ) -> list[Row]:
     """Rows of all that was gathered, also with labels shuffled, and of what reads no state."""
     walls, objects = train.layout[:, :, None], train.objects
+    flat = train.pose.reshape(-1, train.pose.shape[-1])
+    mean, scale = flat.mean(0), np.maximum(flat.std(0), 1e-6)
+    pose, posed = ((split.pose - mean) / scale for split in (train, test))
     order = np.random.default_rng(rules.seed).permutation(train.layout.shape[0] * len(rules.looks))
     rows: list[Row] = []
     for key in [*train.states, *((name, "shuffled_labels") for name in runs)]:
@@ -160,13 +171,13 @@ def _score(
         of = (name, None) if control == "shuffled_labels" else key
         seed = runs[name].seed if name in runs else None
         each, other = train.states[of], test.states[of]
-        pair = np.concatenate([each, train.pose], -1), np.concatenate([other, test.pose], -1)
+        pair = np.concatenate([each, pose], -1), np.concatenate([other, posed], -1)
         for probe in rules.probes:
             layout = _learn(probe, pair, walls, rules, shuffled)[:, :, 0]
             places = _learn(probe, (each, other), objects, rules, shuffled)
             rows += _rows(key, f"_{probe}", layout, places, test, rules, seed)
     for probe in rules.probes:
-        layout = _learn(probe, (train.pose, test.pose), walls, rules, None)[:, :, 0]
+        layout = _learn(probe, (pose, posed), walls, rules, None)[:, :, 0]
         rows += _rows(POSE, f"_{probe}", layout, None, test, rules, None)
     layout, places = (x.mean((0, 1)) for x in (train.layout, train.objects))
     return rows + _rows(CONSTANT, "", layout, places, test, rules, None)
@@ -234,11 +245,11 @@ MEMORY_MAZE = ReadOutBenchmark(
     name="memory_maze",
     about=(
         "Memory Maze, offline probing (Pasukonis et al. 2022, arXiv 2210.13383): the maze's walls "
-        "and where its objects are, read off frozen states"
+        "and where its objects are, read off frozen states."
     ),
     files="train/**/*.npz and eval/**/*.npz, trajectories of 1,001 frames",
     judge=judge,
-    variants={probe: f"{probe} read-out" for probe in MazeProtocol.probes},
+    variants={probe: f"By the {probe} read-out" for probe in MazeProtocol.probes},
     columns=(
         Column("walls_accuracy", "cells of the layout that are right", ".1%"),
         Column("objects_mse", "objects, squared distance (cells²)", ".2f"),

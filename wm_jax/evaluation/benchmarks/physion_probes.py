@@ -237,8 +237,8 @@ PHYSION = ReadOutBenchmark(
     ),
     judge=judge,
     variants={
-        OBSERVED: "read from the states that saw frames",
-        ROLLOUT: "read from those and the imagined ones",
+        OBSERVED: "Read from the states that saw frames",
+        ROLLOUT: "Read from those and the imagined ones",
     },
     columns=(
         Column("accuracy", "all", ".1%"),

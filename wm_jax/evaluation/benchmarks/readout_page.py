@@ -14,6 +14,7 @@ from wm_jax.evaluation.benchmarks.readout_states import Key
 from wm_jax.evaluation.rows import Row
 from wm_jax.evaluation.summary import find, label
 
+WIDE = 15  # characters of a column on a terminal
 #: What no model is, in words.
 NAMES = {
     "copy_last": "the last frame's pixels",
@@ -36,7 +37,7 @@ def render(benchmark: ReadOutBenchmark, result: Mapping[str, Any], runs: Collect
     differs = "".join(f"<li>{escape(sentence)}</li>" for sentence in benchmark.differs)
     pieces = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{escape(benchmark.about)}.</p>",
+        f"<p>{escape(benchmark.about)}</p>",
         *(_table(benchmark, rows, variant, runs) for variant in benchmark.variants),
         f'<p class="note">{escape(benchmark.source)}</p>' if benchmark.source else "",
         _charts(benchmark, rows, list(runs)),
@@ -53,7 +54,8 @@ def terminal_table(benchmark: ReadOutBenchmark, result: Mapping[str, Any]) -> st
     wide = max(len(name_of(key)) for key in keys(result["rows"])) + 4
     lines = []
     for variant in benchmark.variants:
-        heads = (f"{column.metric.removeprefix('accuracy_'):>16}" for column in benchmark.columns)
+        names = (column.metric.removeprefix("accuracy_") for column in benchmark.columns)
+        heads = (f"{name:>{WIDE}}" for name in names)
         lines.append(f"{benchmark.name}, {variant}".ljust(wide) + "".join(heads))
         for key in keys(result["rows"]):
             found = _cells(benchmark, result["rows"], key, variant)
@@ -100,7 +102,7 @@ def _told(
 
 def _written(benchmark: ReadOutBenchmark, found: Sequence[Mapping[str, Any] | None]) -> str:
     return "".join(
-        f"{'–' if row is None else format(row['value'], column.form):>16}"
+        f"{'–' if row is None else format(row['value'], column.form):>{WIDE}}"
         for row, column in zip(found, benchmark.columns, strict=True)
     )
 
