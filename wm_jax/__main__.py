@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": ("wm_jax.evaluation.cli", "score a run on held-out episodes and write its report"),
     "compare": ("wm_jax.evaluation.compare", "score runs on the same episodes, paired"),
     "reproduce": ("wm_jax.studies.cli", "run a study: its claim, all arms, a verdict"),
+    "edit": ("wm_jax.edit_cli", "change a scene in a sentence, and see both futures"),
     "export": ("wm_jax.export", "turn a run into a folder that runs with jax alone"),
 }
 

@@ -1,26 +1,143 @@
-"""Edits: named changes of a scene, as a model is told them. See `wm_jax.shapes.LatentState`.
+"""Edits: named changes of a scene, as a person writes them and as a model is told them.
+
+A person writes a `Change`, in pixels of the model's frames, x to the right and y down, and names an
+object by its colour and shape, by a point near it or by its slot (see `wm_jax.naming`):
+
+    [Push("red ball", velocity=(2.0, 0.0)), Light(gain=0.6)]
 
 A model that can be edited has ``edits``, the kinds it takes, and ``edit(params, state, edits)``,
-a `LatentState` in which the change has just been made and no time has passed. Light and camera are
-not in a state but in what a model is told: a model that is told them takes those kinds by being
-told otherwise from the next step on, and `edit` leaves its state as it is.
+a `LatentState` in which the change has just been made and no time has passed; `Edits` is what it
+is told. Light and camera are not in a state but in what a model is told: a model that is told them
+takes those kinds by being told otherwise from the next step on, and ``edit`` leaves its state as it
+is. `wm_jax.world` brings the two together.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
+
+from wm_jax.errors import UserError
 
 KINDS = ("move", "push", "recolour", "remove", "add", "light", "camera", "gravity")
 #: Kinds that change what a model is told instead of its state, and what that is.
 TOLD = {"light": "light", "camera": "camera"}
 
+#: How an object is named: by words, by its slot, or by a point near it (px).
+Who = str | int | tuple[float, float]
+Pair = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """``what`` is put ``to`` a place (px); it keeps its velocity."""
+
+    what: Who
+    to: Pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    """``velocity`` (px a frame) is added to that of ``what``."""
+
+    what: Who
+    velocity: Pair
+
+
+@dataclasses.dataclass(frozen=True)
+class Recolour:
+    """``what`` gets a ``colour``: a word, or RGB in [0, 1] as it looks in full light."""
+
+    what: Who
+    colour: str | tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remove:
+    """``what`` is gone."""
+
+    what: Who
+
+
+@dataclasses.dataclass(frozen=True)
+class Add:
+    """A new object: ``what`` is its colour and shape ('blue triangle'), ``at`` its place (px),
+    ``velocity`` px a frame, ``radius`` px of the circle of the same area."""
+
+    what: str
+    at: Pair
+    velocity: Pair = (0.0, 0.0)
+    radius: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+    """The light from the next frame on; what is None stays as it is. ``gain`` 1 is full light;
+    ``gradient`` is how much brighter the right and the lower edge are than the middle."""
+
+    gain: float | None = None
+    gradient: Pair | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """The view moves by ``pan`` (64ths of the frame) and is magnified ``zoom`` times, from the next
+    frame on: things look larger where it is above 1."""
+
+    pan: Pair = (0.0, 0.0)
+    zoom: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Gravity:
+    """Everything falls with this ``pull`` (px a frame²), in place of what pulled before."""
+
+    pull: Pair
+
+
+Change = Move | Push | Recolour | Remove | Add | Light | Camera | Gravity
+CHANGES: Mapping[str, type] = {
+    "move": Move,
+    "push": Push,
+    "recolour": Recolour,
+    "remove": Remove,
+    "add": Add,
+    "light": Light,
+    "camera": Camera,
+    "gravity": Gravity,
+}
+
+
+def kind_of(change: Change) -> str:
+    """Its name in `KINDS`."""
+    return type(change).__name__.lower()
+
+
+def to_json(change: Change) -> dict[str, Any]:
+    """A dict that `from_json` reads back."""
+    return {"kind": kind_of(change), **dataclasses.asdict(change)}
+
+
+def from_json(told: Mapping[str, Any]) -> Change:
+    """Raises `UserError` for an unknown kind or a field that a kind does not have."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k != "kind"}
+    kind = told.get("kind")
+    if kind not in CHANGES:
+        raise UserError(f"there is no edit '{kind}'; there are {', '.join(KINDS)}.")
+    try:
+        return CHANGES[kind](**fields)
+    except TypeError:
+        known = ", ".join(field.name for field in dataclasses.fields(CHANGES[kind]))
+        raise UserError(f"the edit {dict(told)} does not fit: '{kind}' takes {known}.") from None
+
 
 class Edits(NamedTuple):
-    """One edit a stream. Lengths are shares of the frame, x to the right and y down; colours are
-    RGB in [0, 1]. What a kind does not need is zero.
+    """One edit a stream, as a model is told it. Lengths are shares of the frame, x to the right and
+    y down; colours are RGB in [0, 1]. What a kind does not need is zero.
 
     kind:   index into `KINDS`; -1: none
     at:     where the object now is that is meant; and
@@ -54,3 +171,24 @@ def no_edits(batch_size: int) -> Edits:
     return Edits(
         whole - 1, zeros(2), zeros(3), zeros(2), zeros(2), zeros(3), whole, zeros(), zeros(2)
     )
+
+
+class Objects(NamedTuple):
+    """What a state says of the objects in it, one of k slots each; of a model whose dynamics have
+    ``objects(carry)``. Lengths are shares of the frame.
+
+    place:    where it is               speed:  shares a step
+    present:  in [0, 1]; a slot below a half is empty
+    colour:   RGB in [0, 1], in the light that falls on it
+    coverage: how much of each cell of a square map around it it covers, as far as was seen
+    known:    how much of its outline was ever seen, in [0, 1]
+    across:   side of that map
+    """
+
+    place: Float[Array, "b k 2"]
+    speed: Float[Array, "b k 2"]
+    present: Float[Array, "b k"]
+    colour: Float[Array, "b k 3"]
+    coverage: Float[Array, "b k s s"]
+    known: Float[Array, "b k"]
+    across: Float[Array, ""]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from wm_jax import shapes
-from wm_jax.edit import TOLD, Edits
+from wm_jax.edit import TOLD, Edits, Objects
 from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Conditioning
 from wm_jax.models.context_noise import corrupt
@@ -91,6 +91,9 @@ class Net(nn.Module):
 
     def edit(self, carry, edits):
         return self.dynamics.edit(carry, edits)
+
+    def objects(self, carry):
+        return self.dynamics.objects(carry)
 
     def read(self, tokens):
         return {} if self.heads is None else self.heads(tokens)
@@ -191,6 +194,12 @@ class WorldModel:
                 "model.name=grid_slots."
             )
         return self._state(params, self._apply(params, "edit", state.carry, edits), state.step)
+
+    def objects(self, params: PyTree, state: shapes.LatentState) -> Objects | None:
+        """What the state says of the objects in it; None of a backbone whose state has none."""
+        if not hasattr(self.net.dynamics, "objects"):
+            return None
+        return self._apply(params, "objects", state.carry)
 
     def decode(
         self, params: PyTree, state: shapes.LatentState, key: jax.Array | None = None

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wm_jax.edit import Edits
+from wm_jax.edit import Edits, Objects
 from wm_jax.models.dynamics import lessons, slot_edit, templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
@@ -258,6 +258,20 @@ class GridSlots(nn.Module):
     def edit(self, scene: Scene, edits: Edits) -> Scene:
         """The scene with a change in it: see `slot_edit`."""
         return slot_edit.apply(scene, edits, self.cells, self.pull, self.look_at)
+
+    def objects(self, carry: Scene) -> Objects:
+        """What is in the slots."""
+        coverage, known = templates.coverage_and_known(carry.template)
+        lead, side = carry.place.shape[:2], self.sight
+        return Objects(
+            place=carry.place,
+            speed=carry.speed,
+            present=carry.present[..., 0],
+            colour=carry.colour / CONTRAST,
+            coverage=coverage.reshape(*lead, side, side),
+            known=templates.whole(coverage, known)[..., 0],
+            across=jnp.asarray(side / self.cells[0], jnp.float32),
+        )
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, and pixels and background in the tracker's units."""

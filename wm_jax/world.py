@@ -1,0 +1,315 @@
+"""A world that can be steered: look at frames, change what is in them, see what happens.
+
+    world = wm_jax.load("runs/a")                     # a run, or an export
+    scene = world.encode(frames)                      # uint8 (t, h, w, 3), or with a batch axis
+    print(world.things(scene))                        # red circle at (20, 31), …
+    fork  = world.edit(scene, [Push("red ball", velocity=(2.0, 0.0)), Light(gain=0.6)])
+    clip  = world.rollout(fork, steps=60, text={10: "the blue box is removed"})
+    again = world.edit(scene, "the red ball is pushed to the left")
+
+A scene is a `wm_jax.shapes.LatentState`; every function returns a new one and leaves the old as it
+was, so to fork is to keep it. What a model is told until it is told otherwise (light, camera)
+travels in its ``pending``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from wm_jax import checkpoint, models, naming, sentences, shapes, telling
+from wm_jax import config as configs
+from wm_jax.edit import (
+    KINDS,
+    TOLD,
+    Add,
+    Camera,
+    Change,
+    Edits,
+    Gravity,
+    Light,
+    Move,
+    Objects,
+    Push,
+    Recolour,
+    kind_of,
+    no_edits,
+)
+from wm_jax.errors import UserError
+from wm_jax.naming import Thing
+from wm_jax.shapes import Conditions, LatentState
+
+#: Radius of an added object if none is said, 64ths of the frame: the middle of the twins world's.
+RADIUS = 4.5
+
+
+class Clip(NamedTuple):
+    """A future.
+
+    frames:  uint8 (b, t, h, w, 3)
+    state:   the scene after the last of them
+    objects: what is in the scene at each frame, fields (b, t, k, …); None of a model without slots
+    """
+
+    frames: UInt8[np.ndarray, "b t h w 3"]
+    state: LatentState
+    objects: Objects | None
+
+
+def load(path: str | Path, step: int | None = None) -> World:
+    """The model of a run's folder, or of an export's. ``step``: of a run, an earlier checkpoint.
+    Raises `UserError` where there is neither."""
+    folder = Path(path)
+    if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
+        params, config = _exported(folder)
+        return World(models.build(config.model), params, config, str(path), 0)
+    params, config, updates = checkpoint.restore_params(folder, step)
+    return World(models.build(config.model), params, config, str(path), updates)
+
+
+def _exported(folder: Path) -> tuple[PyTree, Any]:
+    from wm_jax import export_loader, programs  # needs the extra 'export'
+
+    try:
+        weights = export_loader.weights(folder)
+    except export_loader.LoadError as error:
+        raise UserError(str(error)) from None
+    params = programs.unflatten({name: jnp.asarray(value) for name, value in weights.items()})
+    return params, configs.from_json((folder / "config.json").read_text())
+
+
+class World:
+    """See the module's docstring.
+
+    model, params, config: of the checkpoint; path and updates say which
+    resolution: px on a side of its frames
+    modalities: what it is told besides frames
+    edits:      kinds of change that it takes
+    """
+
+    def __init__(self, model: Any, params: PyTree, config: Any, path: str = "", updates: int = 0):
+        self.model, self.params, self.config = model, params, config
+        self.path, self.updates = path, updates
+        self.resolution: int = config.model.resolution
+        self.modalities: tuple[str, ...] = tuple(config.model.modalities)
+        self.edits: tuple[str, ...] = tuple(getattr(model, "edits", ()))
+        self._encode = jax.jit(functools.partial(shapes.encode, model))
+        self._step = jax.jit(functools.partial(_step, model))
+        self._decode = jax.jit(lambda *inputs: model.decode(*inputs))
+        self._edit = jax.jit(lambda *inputs: model.edit(*inputs))
+        self._objects = jax.jit(lambda *inputs: model.objects(*inputs))
+
+    def encode(
+        self,
+        frames: UInt8[np.ndarray, "*b t h w 3"],
+        *,
+        seed: int = 0,
+        **told: Any,
+    ) -> LatentState:
+        """The scene after the last frame.
+
+        told: actions (t, 2), camera (t, 3), light (t, 3), audio (t, 16), as the data set has them;
+        with the batch axis if frames have one. Raises `UserError` for frames of another size and
+        for what this model is not told.
+        """
+        frames = np.asarray(frames)
+        side = self.resolution
+        if frames.dtype != np.uint8 or frames.ndim not in (4, 5) or not frames.shape[-4]:
+            raise UserError(
+                f"frames are {frames.dtype} {frames.shape}; give uint8 (time, {side}, {side}, 3)."
+            )
+        if frames.shape[-3:] != (side, side, 3):
+            raise UserError(
+                f"frames have {frames.shape[-3:]} and {self.path or 'the model'} takes "
+                f"({side}, {side}, 3); resize them, or train a model for that size."
+            )
+        batched = frames if frames.ndim == 5 else frames[None]
+        said = self.told(told, batched.shape[:2])
+        state = self._encode(self.params, jnp.asarray(batched), said, jax.random.key(seed))
+        return state._replace(pending=telling.held(shapes.at_time(said, -1)))
+
+    def things(self, scene: LatentState, stream: int = 0) -> list[Thing]:
+        """What is in the scene: name, place, velocity. [] of a model without slots."""
+        objects = self.objects(scene)
+        return [] if objects is None else naming.things(objects, stream, self.resolution)
+
+    def objects(self, scene: LatentState) -> Objects | None:
+        """The same as arrays."""
+        return self._objects(self.params, scene._replace(pending=None))
+
+    def edit(
+        self, scene: LatentState, changes: str | Change | Sequence[str | Change]
+    ) -> LatentState:
+        """The scene with the changes made, one after the other; no time passes.
+
+        In every stream of a batch the names mean what is there. Raises `UserError`, in a sentence,
+        for an object that is not there or not the only one, a place outside the frame, and a kind
+        of change that this model does not take.
+        """
+        one = isinstance(changes, str) or not isinstance(changes, Sequence)
+        for change in [changes] if one else cast(Sequence[str | Change], changes):
+            scene = self._changed(scene, change)
+        return scene
+
+    def decode(self, scene: LatentState) -> UInt8[np.ndarray, "b h w 3"]:
+        """The scene as a picture."""
+        frames = self._decode(self.params, scene._replace(pending=None))
+        return pixels(frames)
+
+    def rollout(
+        self,
+        scene: LatentState,
+        steps: int,
+        *,
+        text: Mapping[int, str | Change | Sequence[str | Change]] | None = None,
+        seed: int = 0,
+        **told: Any,
+    ) -> Clip:
+        """A future of ``steps`` frames.
+
+        text: changes by the frame after which they are made, 0 being the scene as it is
+        told: as in `encode`, (steps, k), of each step: actions are those that act during it, the
+              rest is what holds at its end. Light and camera that are not given stay as they are.
+        seed: of a model that draws; the same seed gives the same future
+        """
+        if steps < 1:
+            raise UserError(f"a rollout has at least one step; {steps} were asked for.")
+        late = [frame for frame in text or {} if not 0 <= frame < steps]
+        if late:
+            raise UserError(f"text at frame {late[0]} is outside the rollout of {steps} frames.")
+        given = self.told(told, (scene.step.shape[0], steps))
+        frames, objects = [], []
+        for index in range(steps):
+            if text and index in text:
+                scene = self.edit(scene, text[index])
+            scene, frame, seen = self.advance(scene, shapes.at_time(given, index), seed)
+            frames.append(frame)
+            objects.append(seen)
+        stacked = None
+        if objects[0] is not None:
+            stacked = jax.tree.map(lambda *x: np.stack(x, min(1, np.ndim(x[0]))), *objects)
+        return Clip(pixels(jnp.stack(frames, 1)), scene, stacked)
+
+    def advance(
+        self, scene: LatentState, told: Conditions | None = None, seed: int = 0
+    ) -> tuple[LatentState, Float[Array, "b h w 3"], Objects | None]:
+        """One frame on: the scene, its picture in [0, 1] and what is in it. A future in two parts
+        is the future in one: what is drawn depends on ``seed`` and on the place in the stream."""
+        told = shapes.no_conditions(scene.step.shape[0]) if told is None else told
+        told = telling.with_held(told, scene.pending)
+        bare = scene._replace(pending=None)
+        state, frame, seen = self._step(self.params, bare, told, jax.random.key(seed))
+        return state._replace(pending=telling.held(told)), frame, seen
+
+    def parse(self, scene: LatentState, sentence: str, stream: int = 0) -> Change:
+        """The change that a sentence asks for in this scene; see `wm_jax.sentences`."""
+        gain = telling.value(scene.pending, "light")[stream, 0]
+        return sentences.parse(sentence, self.things(scene, stream), self.resolution, float(gain))
+
+    def told(self, given: Mapping[str, Any], lead: tuple[int, ...]) -> Conditions:
+        """What it is told, as `telling.conditions` of ``lead`` (batch, time)."""
+        return telling.conditions(given, lead, self.modalities, self.path or "this model")
+
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        sha = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            sha.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        return sha.hexdigest()
+
+    def _changed(self, scene: LatentState, change: str | Change) -> LatentState:
+        batch = scene.step.shape[0]
+        if isinstance(change, str):
+            each = [self.parse(scene, change, stream) for stream in range(batch)]
+        else:
+            each = [change] * batch
+        kind = kind_of(each[0])
+        self._check_kind(kind)
+        if kind in TOLD:
+            return scene._replace(pending=telling.retold(scene.pending, each))
+        rows = [self._row(scene, one, stream) for stream, one in enumerate(each)]
+        like = no_edits(1)
+        edits = Edits(
+            *(
+                np.asarray([row[name] for row in rows], getattr(like, name).dtype)
+                for name in Edits._fields
+            )
+        )
+        state = self._edit(self.params, scene._replace(pending=None), edits)
+        return state._replace(pending=scene.pending)
+
+    def _check_kind(self, kind: str) -> None:
+        if kind in self.edits:
+            return
+        takes = ", ".join(self.edits) or "no edit"
+        why = f"it was not told {TOLD[kind]} in training" if kind in TOLD else "its state has none"
+        raise UserError(
+            f"{self.path or 'this model'} cannot make the edit '{kind}': {why}; it takes {takes}."
+        )
+
+    def _row(self, scene: LatentState, change: Change, stream: int) -> dict[str, Any]:
+        """One stream's fields of `Edits`."""
+        side, nothing = self.resolution, no_edits(1)
+        row: dict[str, Any] = {name: getattr(nothing, name)[0] for name in Edits._fields}
+        row["kind"] = KINDS.index(kind_of(change))
+        if isinstance(change, Add):
+            colour, shape = naming.colour_and_shape(change.what)
+            if colour is None:
+                raise UserError(f"'{change.what}' names no colour; say 'a blue {change.what}'.")
+            row["place"] = self._inside(change.at)
+            row["speed"] = np.array(change.velocity) / side
+            row["paint"], row["shape"] = naming.colour_of(colour), shape or 0
+            row["radius"] = (change.radius or RADIUS * side / 64) / side
+        elif isinstance(change, Gravity):
+            row["pull"] = np.array(change.pull) / side
+        elif not isinstance(change, Light | Camera):
+            there = self.things(scene, stream)
+            thing = naming.choose(change.what, there, side)
+            row["at"] = np.array(thing.place) / side
+            row["named"] = naming.colour_of(thing.hue) if thing.hue else np.array(thing.colour)
+            if isinstance(change, Move):
+                row["place"] = self._inside(change.to)
+            elif isinstance(change, Push):
+                row["speed"] = np.array(change.velocity) / side
+            elif isinstance(change, Recolour):
+                word = change.colour
+                row["paint"] = naming.colour_of(word) if isinstance(word, str) else np.array(word)
+        return row
+
+    def _inside(self, place: Sequence[float]) -> np.ndarray:
+        x, y = place
+        if not (0 <= x <= self.resolution and 0 <= y <= self.resolution):
+            raise UserError(
+                f"the place ({x:g}, {y:g}) is outside the frame of {self.resolution} px."
+            )
+        return np.array(place) / self.resolution
+
+
+def _step(model: Any, params: PyTree, state: LatentState, told: Conditions, key: jax.Array):
+    key = jax.random.fold_in(key, state.step[0])
+    state = model.step(params, state, told, None, key)
+    return state, model.decode(params, state), model.objects(params, state)
+
+
+def pixels(frames: Float[Array, "*lead h w 3"]) -> UInt8[np.ndarray, "*lead h w 3"]:
+    """Frames in [0, 1] as bytes."""
+    return np.round(255 * np.clip(np.asarray(frames), 0, 1)).astype(np.uint8)
+
+
+def read_json(path: Path) -> Any:
+    """A file's JSON. Raises `UserError` where it is missing or none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}).") from None
