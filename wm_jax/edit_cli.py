@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         "split": args.split,
         "episode": args.episode,
         "start": args.start,
-        "frames": args.frames or world.config.eval.context,
+        "frames": args.frames or world.context,
     }
     frames, told, ahead = read(source, world.modalities, args.steps)
     line = Timeline(world, frames, told=told, ahead=ahead, seed=args.seed, source=source)

@@ -72,9 +72,10 @@ def value(before: Conditions | None, name: str) -> np.ndarray:
     return np.where(np.asarray(signal.mask)[..., None], np.asarray(signal.value), plain)
 
 
-def retold(before: Conditions | None, changes: Sequence[Change]) -> Conditions:
-    """What holds after changes of the light or of the camera, one a stream."""
-    batch, name = len(changes), TOLD[kind_of(changes[0])]
+def retold(before: Conditions | None, changes: Sequence[Change | None]) -> Conditions:
+    """What holds after changes of the light or of the camera, one a stream, all of one kind."""
+    some = next(change for change in changes if change is not None)
+    batch, name = len(changes), TOLD[kind_of(some)]
     before = before or shapes.no_conditions(batch)
     values = np.array(np.broadcast_to(value(before, name), (batch, 3)))
     for row, change in zip(values, changes, strict=True):

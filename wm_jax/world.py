@@ -70,10 +70,18 @@ def load(path: str | Path, step: int | None = None) -> World:
     Raises `UserError` where there is neither."""
     folder = Path(path)
     if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
-        params, config = _exported(folder)
-        return World(models.build(config.model), params, config, str(path), 0)
-    params, config, updates = checkpoint.restore_params(folder, step)
-    return World(models.build(config.model), params, config, str(path), updates)
+        (params, config), updates = _exported(folder), 0
+    else:
+        params, config, updates = checkpoint.restore_params(folder, step)
+    return World(
+        models.build(config.model),
+        params,
+        config.model.resolution,
+        tuple(config.model.modalities),
+        context=config.eval.context,
+        path=str(path),
+        updates=updates,
+    )
 
 
 def _exported(folder: Path) -> tuple[PyTree, Any]:
@@ -90,17 +98,27 @@ def _exported(folder: Path) -> tuple[PyTree, Any]:
 class World:
     """See the module's docstring.
 
-    model, params, config: of the checkpoint; path and updates say which
-    resolution: px on a side of its frames
-    modalities: what it is told besides frames
-    edits:      kinds of change that it takes
+    model, params: of the checkpoint; path and updates say which
+    resolution:    px on a side of its frames
+    modalities:    what it is told besides frames
+    context:       frames that it was judged with
+    edits:         kinds of change that it takes
     """
 
-    def __init__(self, model: Any, params: PyTree, config: Any, path: str = "", updates: int = 0):
-        self.model, self.params, self.config = model, params, config
+    def __init__(
+        self,
+        model: Any,
+        params: PyTree,
+        resolution: int,
+        modalities: tuple[str, ...] = (),
+        *,
+        context: int = 16,
+        path: str = "",
+        updates: int = 0,
+    ):
+        self.model, self.params = model, params
+        self.resolution, self.modalities, self.context = resolution, modalities, context
         self.path, self.updates = path, updates
-        self.resolution: int = config.model.resolution
-        self.modalities: tuple[str, ...] = tuple(config.model.modalities)
         self.edits: tuple[str, ...] = tuple(getattr(model, "edits", ()))
         self._encode = jax.jit(functools.partial(shapes.encode, model))
         self._step = jax.jit(functools.partial(_step, model))
@@ -139,8 +157,7 @@ class World:
 
     def things(self, scene: LatentState, stream: int = 0) -> list[Thing]:
         """What is in the scene: name, place, velocity. [] of a model without slots."""
-        objects = self.objects(scene)
-        return [] if objects is None else naming.things(objects, stream, self.resolution)
+        return self._things(self.objects(scene), stream)
 
     def objects(self, scene: LatentState) -> Objects | None:
         """The same as arrays."""
@@ -157,8 +174,43 @@ class World:
         """
         one = isinstance(changes, str) or not isinstance(changes, Sequence)
         for change in [changes] if one else cast(Sequence[str | Change], changes):
-            scene = self._changed(scene, change)
+            scene, wrong = self.edit_each(scene, [change] * scene.step.shape[0])
+            for error in wrong:
+                if error is not None:
+                    raise error
         return scene
+
+    def edit_each(
+        self, scene: LatentState, changes: Sequence[str | Change | None]
+    ) -> tuple[LatentState, list[UserError | None]]:
+        """One change a stream of the batch (None: none), all of one kind; and for each stream why
+        it could not be made."""
+        rows: list[dict[str, Any]] = []
+        meant: list[Change | None] = []
+        wrong: list[UserError | None] = []
+        objects = self.objects(scene)
+        for stream, change in enumerate(changes):
+            row, error = no_edits(1)._asdict(), None
+            there = self._things(objects, stream)
+            try:
+                if isinstance(change, str):
+                    change = self._meant(scene, change, there, stream)
+                row = row if change is None else self._row(change, there)
+            except UserError as reason:
+                change, error = None, reason
+            rows.append(row)
+            meant.append(change)
+            wrong.append(error)
+        kinds = {kind_of(change) for change in meant if change is not None}
+        if kinds & set(TOLD):
+            return scene._replace(pending=telling.retold(scene.pending, meant)), wrong
+        if not kinds:
+            return scene, wrong
+        edits = Edits(*(np.stack([np.squeeze(r[k]) for r in rows]) for k in Edits._fields))
+        like = no_edits(1)
+        edits = Edits(*(x.astype(y.dtype) for x, y in zip(edits, like, strict=True)))
+        state = self._edit(self.params, scene._replace(pending=None), edits)
+        return state._replace(pending=scene.pending), wrong
 
     def decode(self, scene: LatentState) -> UInt8[np.ndarray, "b h w 3"]:
         """The scene as a picture."""
@@ -212,8 +264,7 @@ class World:
 
     def parse(self, scene: LatentState, sentence: str, stream: int = 0) -> Change:
         """The change that a sentence asks for in this scene; see `wm_jax.sentences`."""
-        gain = telling.value(scene.pending, "light")[stream, 0]
-        return sentences.parse(sentence, self.things(scene, stream), self.resolution, float(gain))
+        return self._meant(scene, sentence, self.things(scene, stream), stream)
 
     def told(self, given: Mapping[str, Any], lead: tuple[int, ...]) -> Conditions:
         """What it is told, as `telling.conditions` of ``lead`` (batch, time)."""
@@ -226,26 +277,15 @@ class World:
             sha.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
         return sha.hexdigest()
 
-    def _changed(self, scene: LatentState, change: str | Change) -> LatentState:
-        batch = scene.step.shape[0]
-        if isinstance(change, str):
-            each = [self.parse(scene, change, stream) for stream in range(batch)]
-        else:
-            each = [change] * batch
-        kind = kind_of(each[0])
-        self._check_kind(kind)
-        if kind in TOLD:
-            return scene._replace(pending=telling.retold(scene.pending, each))
-        rows = [self._row(scene, one, stream) for stream, one in enumerate(each)]
-        like = no_edits(1)
-        edits = Edits(
-            *(
-                np.asarray([row[name] for row in rows], getattr(like, name).dtype)
-                for name in Edits._fields
-            )
-        )
-        state = self._edit(self.params, scene._replace(pending=None), edits)
-        return state._replace(pending=scene.pending)
+    def _meant(
+        self, scene: LatentState, sentence: str, there: Sequence[Thing], stream: int
+    ) -> Change:
+        # Where it is told no light, there is none to speak of: full is as good as any.
+        gain = telling.value(scene.pending, "light")[-1 if scene.pending is None else stream, 0]
+        return sentences.parse(sentence, there, self.resolution, float(gain))
+
+    def _things(self, objects: Objects | None, stream: int) -> list[Thing]:
+        return [] if objects is None else naming.things(objects, stream, self.resolution)
 
     def _check_kind(self, kind: str) -> None:
         if kind in self.edits:
@@ -256,10 +296,10 @@ class World:
             f"{self.path or 'this model'} cannot make the edit '{kind}': {why}; it takes {takes}."
         )
 
-    def _row(self, scene: LatentState, change: Change, stream: int) -> dict[str, Any]:
+    def _row(self, change: Change, there: Sequence[Thing]) -> dict[str, Any]:
         """One stream's fields of `Edits`."""
-        side, nothing = self.resolution, no_edits(1)
-        row: dict[str, Any] = {name: getattr(nothing, name)[0] for name in Edits._fields}
+        self._check_kind(kind_of(change))
+        side, row = self.resolution, dict(no_edits(1)._asdict())
         row["kind"] = KINDS.index(kind_of(change))
         if isinstance(change, Add):
             colour, shape = naming.colour_and_shape(change.what)
@@ -272,7 +312,6 @@ class World:
         elif isinstance(change, Gravity):
             row["pull"] = np.array(change.pull) / side
         elif not isinstance(change, Light | Camera):
-            there = self.things(scene, stream)
             thing = naming.choose(change.what, there, side)
             row["at"] = np.array(thing.place) / side
             row["named"] = naming.colour_of(thing.hue) if thing.hue else np.array(thing.colour)
