@@ -185,12 +185,21 @@ class World:
     ) -> tuple[LatentState, list[UserError | None]]:
         """One change a stream of the batch (None: none), all of one kind; and for each stream why
         it could not be made."""
+        edits, held, wrong = self.told_edits(scene, changes)
+        if (edits.kind >= 0).any():
+            scene = self._edit(self.params, scene._replace(pending=None), edits)
+        return scene._replace(pending=held), wrong
+
+    def told_edits(
+        self, scene: LatentState, changes: Sequence[str | Change | None]
+    ) -> tuple[Edits, Conditions | None, list[UserError | None]]:
+        """The same as the model is told it: edits of its state, and what holds from then on."""
         rows: list[dict[str, Any]] = []
         meant: list[Change | None] = []
         wrong: list[UserError | None] = []
         objects = self.objects(scene)
         for stream, change in enumerate(changes):
-            row, error = no_edits(1)._asdict(), None
+            row, error = dict(no_edits(1)._asdict()), None
             there = self._things(objects, stream)
             try:
                 if isinstance(change, str):
@@ -201,16 +210,12 @@ class World:
             rows.append(row)
             meant.append(change)
             wrong.append(error)
-        kinds = {kind_of(change) for change in meant if change is not None}
-        if kinds & set(TOLD):
-            return scene._replace(pending=telling.retold(scene.pending, meant)), wrong
-        if not kinds:
-            return scene, wrong
-        edits = Edits(*(np.stack([np.squeeze(r[k]) for r in rows]) for k in Edits._fields))
-        like = no_edits(1)
-        edits = Edits(*(x.astype(y.dtype) for x, y in zip(edits, like, strict=True)))
-        state = self._edit(self.params, scene._replace(pending=None), edits)
-        return state._replace(pending=scene.pending), wrong
+        like = no_edits(len(rows))
+        if {kind_of(change) for change in meant if change is not None} & set(TOLD):
+            return like, telling.retold(scene.pending, meant), wrong
+        fields = {name: np.stack([np.squeeze(row[name]) for row in rows]) for name in like._fields}
+        edits = Edits(**{k: v.astype(getattr(like, k).dtype) for k, v in fields.items()})
+        return edits, scene.pending, wrong
 
     def decode(self, scene: LatentState) -> UInt8[np.ndarray, "b h w 3"]:
         """The scene as a picture."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.twins import sample_intervention
 from tests.evaluation.conftest import twins_world
 from wm_jax.config import base_config
-from wm_jax.evaluation import causal_page, causal_rows, counterfactual, physics
+from wm_jax.evaluation import causal_page, causal_rows, counterfactual, physics, twins_scene
 from wm_jax.evaluation.judge import Run
 from wm_jax.evaluation.judge_causal import judge_causal
 from wm_jax.evaluation.lighting import light_error
@@ -175,3 +176,35 @@ def test_errors_of_gain_and_gradient_are_those_that_were_made():
     assert gain[0] == pytest.approx(0.2, abs=0.005) and gradient[0] == pytest.approx(0.1, abs=0.005)
     same = light_error(ground.astype(np.uint8), ground.astype(np.uint8))
     assert np.allclose(same, 0)
+
+
+def test_what_a_sentence_says_is_read_off_the_true_twin_and_not_off_another(judged):
+    """The simulator makes the very change, so it happens; another change of the kind rarely is the
+    one that was said."""
+    report = judged[0]
+    said = [
+        s for s in report.scenarios if value(report, "truth", "prompt_adherence", s) is not None
+    ]
+    assert set(said) >= {"move", "push", "recolour", "remove", "add"}
+    for scenario in said:
+        assert value(report, "truth", "prompt_adherence", scenario) == 1
+    others = [value(report, "truth", "prompt_adherence", s, "shuffled") for s in said]
+    assert np.mean(others) < 0.5
+    assert value(report, "default", "prompt_adherence", "push") is None
+    assert "Told in words" in causal_page.section(report)
+
+
+def test_sentences_are_those_of_the_data_set(world, rules):
+    clips = world.clips(rules.split, rules.length, rules.starts, rules.episodes)
+    start = clips.scenes[:, rules.context - 1]
+    for kind in ("move", "push", "recolour", "remove", "add", "light", "camera", "gravity"):
+        rngs = [np.random.default_rng(i) for i in range(len(start))]
+        changes = world.draw_changes(start, kind, rules.split, rngs)
+        words = world.sentences(start, changes)
+        for i, scene in enumerate(start):
+            simulator = twins_scene.simulator(scene)
+            drawn = sample_intervention(
+                kind, 0, simulator.scene, simulator.state(), np.random.default_rng(i),
+                simulator.objects,
+            )  # fmt: skip
+            assert words[i] == ("" if drawn is None else drawn.sentence)

@@ -8,14 +8,17 @@ bar is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from wm_jax.evaluation.counterfactual import Twins
 from wm_jax.evaluation.lighting import GREY
-from wm_jax.evaluation.tracker import SHAPES, Tracks
+from wm_jax.evaluation.protocol import CausalProtocol
+from wm_jax.evaluation.tracker import SHAPES, Instrument, Tracks
+from wm_jax.evaluation.world import Clips
 from wm_jax.sentences import WAYS
 
 #: Steps after the change at which its event is read: of what is there at once, of a push, a fall.
@@ -37,14 +40,48 @@ class View(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One sentence: its words, the hue it is about and the one it leaves behind (-1: none), and how
-    the true twin's objects moved against the factual ones by step `SOON` (px; NaN: nowhere)."""
+    """One sentence: its words, the hues that it is about and that come of it (-1: none), and the
+    mean way, px, that objects of the true twin are shifted at step `SOON`."""
 
     kind: str
     words: str
     hue: int
     new_hue: int
     shift: Float[np.ndarray, "2"]
+
+
+def ask(
+    twin: Twins, facts: Clips, protocol: CausalProtocol, instrument: Instrument
+) -> list[Asked | None]:
+    """What each clip is asked; None where the instrument would not see it happen in truth."""
+    ahead = slice(protocol.context, protocol.context + FELL)
+    plain, after = (
+        View(c.frames[:, ahead], instrument.track(c.frames[:, ahead])) for c in (facts, twin.clips)
+    )
+    unit, out = protocol.resolution / 64, []
+    changes = twin.stages[0].changes
+    for clip, words in enumerate(twin.stages[0].words):
+        slot = max(int(changes.target[clip]), 0)
+        hues = (
+            int(c.truth.hue[clip, protocol.context - 1 + later, slot])
+            for later, c in enumerate((facts, twin.clips))
+        )
+        moved = _Pair(clip, plain, after, unit).moved(SOON)
+        moved = moved[np.isfinite(moved).all(-1)]
+        shift = moved.mean(0) if len(moved) else np.full(2, np.nan)
+        one = Asked(changes.kind, words, *hues, shift)
+        seen = changes.valid[clip] and happened(one, clip, plain, after, unit)
+        out.append(one if seen else None)
+    return out
+
+
+def answer(
+    asked: Sequence[Asked | None], plain: View, after: View, resolution: int
+) -> Bool[np.ndarray, " r"]:
+    """Whether it happened, by clip; False where nothing was asked."""
+    unit = resolution / 64
+    each = [a is not None and happened(a, i, plain, after, unit) for i, a in enumerate(asked)]
+    return np.array(each, bool)
 
 
 def happened(asked: Asked, clip: int, plain: View, after: View, unit: float) -> bool:
@@ -112,16 +149,10 @@ def _added(asked: Asked, pair: _Pair) -> bool:
     shape = pair.after.tracks.shape[pair.clip, SOON - 1, asked.new_hue]
     named = shape >= 0 and SHAPES[shape] in asked.words
     place = pair.place(pair.after, SOON)[asked.new_hue] / (64 * pair.unit)
-    third = np.minimum((3 * place).astype(int), 2)
-    wanted = [
-        next((i for i, word in enumerate(row) if word in asked.words), 1)
-        for row in (("left", "", "right"), ("top", "", "bottom"))
-    ]
-    return named and (third == [_third(w) for w in wanted]).all()
-
-
-def _third(index: int) -> int:
-    return index
+    names = (("left", "", "right"), ("top", "", "bottom"))
+    thirds = [row[min(int(3 * x), 2)] for row, x in zip(names, place, strict=True)]
+    said = [word for row in names for word in row if word and word in asked.words.split()]
+    return named and said == [third for third in thirds if third]
 
 
 def _lit(asked: Asked, pair: _Pair) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from wm_jax.edit import KINDS, Edits
-from wm_jax.evaluation import pixel
+from wm_jax.evaluation import adherence, pixel
 from wm_jax.evaluation.causal_subjects import Subject
 from wm_jax.evaluation.counterfactual import Stage, Twins
 from wm_jax.evaluation.lighting import light_error
@@ -26,8 +26,9 @@ from wm_jax.evaluation.suite import batches, take
 from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Changes, Clips
 
-#: What is done to a subject: its edit, the same kind drawn anew, true frames in place of an edit.
-CONTROLS = (None, "shuffled", "oracle")
+#: What is done to a subject: its edit, the same kind drawn anew, true frames in place of an edit,
+#: and a sentence in place of an edit.
+CONTROLS = (None, "shuffled", "oracle", "sentence")
 STEPS = (5, 8, 10, 15, 20, 30, 40, 60)
 
 
@@ -37,12 +38,15 @@ class Futures(NamedTuple):
     objects: px, distance from the twin, by horizon step
     ssim:    1 - SSIM, the same; NaN where it is not reported
     place, found: of the twin's objects: where they are, px, if they are
+    happened: whether what the sentence says did; False where it was not asked. None of an unedited
+        rollout, and of a scenario that no sentence says
     """
 
     objects: Float[np.ndarray, "r t"]
     ssim: Float[np.ndarray, "r t"]
     place: Float[np.ndarray, "r t n 2"]
     found: Bool[np.ndarray, "r t n"]
+    happened: Bool[np.ndarray, " r"] | None = None
 
 
 #: Where objects are, px (r, t, n, 2), and whether they are found (r, t, n).
@@ -128,14 +132,26 @@ def measure(
                     for sample, state in enumerate(states)
                 ]
                 told = [instrument.track(frames) for frames in futures]
-                edited.setdefault((twin.name, control), []).append(read(futures, told))
+                made = read(futures, told)
+                if twin.asked is not None:
+                    both = (
+                        adherence.View(unedited[0], tracks[0]),
+                        adherence.View(futures[0], told[0]),
+                    )
+                    asked = [twin.asked[i] for i in index]
+                    happened = adherence.answer(asked, *both, protocol.resolution)
+                    made = made._replace(happened=happened)
+                edited.setdefault((twin.name, control), []).append(made)
         still = next((twin.stages[0] for twin in twins if twin.name == "push"), None)
         if still is not None and "push" in subject.edits:
             stage = _without_effect(_take_stage(still, index))
             after = subject.imagine(states[0], batch, (stage,), 0)
             nulls.append(np.abs(after.astype(int) - unedited[0]).max((1, 2, 3, 4)))
         progress(int(index[-1]) + 1)
-    join = lambda parts: Futures(*map(np.concatenate, zip(*parts, strict=True)))  # noqa: E731
+
+    def join(parts: Sequence[Futures]) -> Futures:
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
     return Measured(
         {key: join(parts) for key, parts in edited.items()},
         {key: join(parts) for key, parts in plain.items()},
@@ -170,7 +186,10 @@ def controls(subject: Subject, twin: Twins) -> tuple[str | None, ...]:
     """Those of `CONTROLS` that a subject can be asked for."""
     if not set(twin.kinds) <= set(subject.edits):
         return ("oracle",)
-    return CONTROLS if twin.name in (*KINDS, "sequence") else (None,)
+    if twin.name not in (*KINDS, "sequence"):
+        return (None,)
+    hears = twin.asked is not None and hasattr(subject, "understand")
+    return CONTROLS if hears else tuple(c for c in CONTROLS if c != "sentence")
 
 
 def _future(
@@ -189,15 +208,19 @@ def _future(
         seen = twin.stages[-1].at + protocol.oracle_frames
         first = clips.frames[:, protocol.context : protocol.context + seen]
         return np.concatenate([first, subject.observe(state, clips, seen, sample)], 1)
-    stages = twin.stages if control is None else twin.shuffled
-    return subject.imagine(state, batch, [_take_stage(stage, index) for stage in stages], sample)
+    stages = twin.shuffled if control == "shuffled" else twin.stages
+    some = [_take_stage(stage, index) for stage in stages]
+    if control == "sentence":
+        some = [subject.understand(state, batch, stage) for stage in some]
+    return subject.imagine(state, batch, some, sample)
 
 
 def _take_stage(stage: Stage, index: np.ndarray) -> Stage:
     kind, *arrays = stage.changes
     changes = Changes(kind, *(x[index] for x in arrays))
     edits = Edits(*(x[index] for x in stage.edits))
-    return Stage(stage.at, changes, edits, stage.told[index])
+    words = tuple(stage.words[i] for i in index) if stage.words else ()
+    return Stage(stage.at, changes, edits, stage.told[index], words)
 
 
 def _without_effect(push: Stage) -> Stage:

@@ -107,7 +107,7 @@ def terminal_table(report: CausalReport) -> str:
     for model in report.tested:
         lines.append(
             f"{f'edit success, {label(model)}':<30}{'edit':>7}{'oracle':>8}{'shuffled':>10}"
-            f"{'simulator: shuffled':>21}{'seen':>7}{'locality':>10}"
+            f"{'simulator: shuffled':>21}{'seen':>7}{'locality':>10}{'in words: happens':>19}"
         )
         for scenario in report.scenarios:
             if scenario == "undone":
@@ -124,6 +124,8 @@ def terminal_table(report: CausalReport) -> str:
             for who, metric, control, width in columns:
                 row = find(report, who, metric, scenario, step, control)
                 cells += f"{'–' if row is None else format(row['value'], '.2f'):>{width}}"
+            said = find(report, model, "prompt_adherence", scenario, 0, "sentence")
+            cells += f"{'–' if said is None else format(said['value'], '.2f'):>19}"
             lines.append(f"  {_name(scenario)} at {step}".ljust(30) + cells)
     return "\n".join(lines)
 
@@ -137,6 +139,7 @@ def section(report: CausalReport) -> str:
             f'<p class="note">{escape(calibrated(report))}</p>',
             _success(report),
             _charts(report),
+            _words(report),
             _side_effects(report),
             _physics(report),
             _films(report),
@@ -185,6 +188,48 @@ def _success(report: CausalReport) -> str:
         )
         out.append(f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>')
     return "".join(f'<div class="scroll">{table}</div>' for table in out)
+
+
+def _words(report: CausalReport) -> str:
+    """What becomes of a sentence."""
+    step = middle_step(report)
+    head = "<th></th><th></th>" + "".join(
+        f"<th>{name}</th>"
+        for name in (
+            "it happens, after the sentence",
+            "after the edit itself",
+            "after another edit of the kind",
+            "clips asked",
+            f"edit success by sentence, at {step}",
+            "by the edit itself",
+        )
+    )
+    body = ""
+    for scenario in report.scenarios:
+        for model in (*report.tested, CEILING):
+            rows = [
+                find(report, model, "prompt_adherence", scenario, 0, control)
+                for control in ("sentence", None, "shuffled")
+            ]
+            if rows[1] is None:
+                continue
+            rows += [
+                find(report, model, "edit_success_common", scenario, step, control)
+                for control in ("sentence", None)
+            ]
+            cells = [parts.cell(row) for row in rows]
+            cells.insert(3, f"<td>{rows[1]['share']:.0%}</td>")
+            body += (
+                f'<tr><th scope="row">{escape(_name(scenario))}</th><td>{escape(label(model))}</td>'
+                f"{''.join(cells)}</tr>"
+            )
+    caption = (
+        "<caption>Told in words <span>share of the clips, of those whose true twin shows it, in "
+        "which what the sentence says happens, to the object it names. A sentence does not say how "
+        "hard a push is or how far a move, so its edit success is less</span></caption>"
+    )
+    table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
+    return f'<div class="scroll">{table}</div>' if body else ""
 
 
 def _charts(report: CausalReport) -> str:

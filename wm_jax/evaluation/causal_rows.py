@@ -30,6 +30,7 @@ METRICS = {
     "undo_error": ("px", False),
     "null_change": ("level", False),
     "action_sensitivity": ("1", True),
+    "prompt_adherence": ("1", True),
 }
 
 
@@ -62,6 +63,7 @@ def table(
             for control in causal.CONTROLS:
                 if (twin.name, control) in m.edited:
                     rows += _success(m, twin, control, base, make, protocol)
+                    rows += _adherence(m, twin, control, make, protocol)
             if (twin.name, None) in m.edited and len(twin.stages) == 1:
                 rows += _locality(m, twin, facts, world, make, protocol)
                 rows += _onset(m, twin, facts, world, make, protocol)
@@ -165,6 +167,25 @@ def _success(
             row["share"] = round(float(share), 4)
         rows += made
     return rows
+
+
+def _adherence(
+    m: causal.Measured,
+    twin: Twins,
+    control: str | None,
+    make: Callable[..., list[Row]],
+    protocol: CausalProtocol,
+) -> list[Row]:
+    """Whether what the sentence says happened: after the sentence, after the edit itself, after
+    another edit of the kind. The oracle has seen it happen."""
+    happened = m.edited[twin.name, control].happened
+    if happened is None or twin.asked is None or control == "oracle":
+        return []
+    asked = np.array([one is not None for one in twin.asked])[:, None]
+    sums = statistics.sums_by_unit(happened[:, None].astype(float), twin.clips.unit, asked)
+    estimate = statistics.estimate(sums, protocol.seed)
+    made = make(estimate, metric="prompt_adherence", unit="1", control=control, steps=[0])
+    return [{**row, "share": round(float(asked.mean()), 4)} for row in made]
 
 
 def _undone(

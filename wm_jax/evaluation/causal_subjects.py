@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree, UInt8
 
-from wm_jax import shapes
-from wm_jax.edit import TOLD
+from wm_jax import shapes, telling
+from wm_jax.edit import TOLD, Edits
 from wm_jax.evaluation import counterfactual, informed
 from wm_jax.evaluation.counterfactual import Stage
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.tracker import Instrument
-from wm_jax.evaluation.world import Clips, World
+from wm_jax.evaluation.world import Clips
+from wm_jax.evaluation.world import World as TrueWorld
+from wm_jax.world import World
 
 
 class Subject(Protocol):
@@ -52,6 +54,8 @@ class ModelSubject:
         self.name, self.model, self.params, self.protocol = name, model, params, protocol
         self.edits = tuple(getattr(model, "edits", ()))
         self._programs = _programs(cast(Hashable, model))
+        told = getattr(getattr(model, "net", None), "modalities", ())
+        self._world = World(model, params, protocol.resolution, tuple(told), path=name)
 
     def encode(self, clips: Clips, sample: int) -> shapes.LatentState:
         first, _ = self._keys(sample)
@@ -86,6 +90,22 @@ class ModelSubject:
         state = self._programs.look(self.params, state, frames, seen, key)
         rolled = self._programs.roll(self.params, state, ahead, key, count)[1]
         return np.asarray(rolled)[: len(clips.frames)]
+
+    def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
+        """The stage as it takes it from the words alone. Of what it cannot make out nothing comes:
+        the sentence is about something that it does not see, say."""
+        count, more = len(clips.frames), len(state.step) - len(clips.frames)
+        told = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
+        scene = state._replace(pending=telling.held(told))
+        words = [word or None for word in stage.words] + [None] * more
+        edits, held, _ = self._world.told_edits(scene, words)
+        changed = np.zeros((count, 3), np.float32)
+        if stage.changes.kind in TOLD and held is not None:
+            now, before = (
+                telling.value(x, TOLD[stage.changes.kind]) for x in (held, scene.pending)
+            )
+            changed = (now - before)[:count]
+        return stage._replace(edits=Edits(*(x[:count] for x in edits)), told=changed)
 
     def _told(self, clips: Clips) -> shapes.Conditions:
         """What the steps of the horizon are told."""
@@ -154,7 +174,7 @@ class Simulated:
     instrument saw of the context (``see_then_simulate``)."""
 
     def __init__(
-        self, name: str, world: World, protocol: CausalProtocol, instrument: Instrument | None
+        self, name: str, world: TrueWorld, protocol: CausalProtocol, instrument: Instrument | None
     ):
         self.name, self.edits = name, protocol.kinds
         self.world, self.protocol, self.instrument = world, protocol, instrument

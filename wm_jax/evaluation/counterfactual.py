@@ -25,12 +25,14 @@ from wm_jax.evaluation.world import Changes, Clips, Truth, World
 
 class Stage(NamedTuple):
     """What is done to every clip after ``at`` frames of the horizon: as the world makes it, as a
-    model is told it, and by how much it changes light or camera, where it is one of these."""
+    model is told it, by how much it changes light or camera, where it is one of these, and in
+    words ('' where there is nothing to do)."""
 
     at: int
     changes: Changes
     edits: Edits
     told: Float32[np.ndarray, "r 3"]
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Twins:
     stages: what was done; and ``shuffled``, the same kinds drawn anew
     differs: where the twin counts, by horizon step
     span:   last horizon step at which its future is predictable
+    asked:  of each clip what `adherence` reads, where a sentence says it; None: nothing is asked
     """
 
     name: str
@@ -49,6 +52,7 @@ class Twins:
     clips: Clips
     differs: Bool[np.ndarray, "r t"]
     span: Int[np.ndarray, " r"]
+    asked: Sequence[Any] | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -270,7 +274,8 @@ def _stages(
         if changes.kind in TOLD:
             name = TOLD[changes.kind]
             told = world.get(world.apply(scene, changes), name) - world.get(scene, name)
-        stages.append(Stage(at, changes, world.edits(scene, changes), told))
+        words = world.sentences(scene, changes)
+        stages.append(Stage(at, changes, world.edits(scene, changes), told, words))
     return tuple(stages)
 
 

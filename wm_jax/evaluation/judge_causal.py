@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wm_jax.edit import KINDS
 from wm_jax.evaluation import (
+    adherence,
     calibration,
     causal,
     causal_page,
@@ -42,7 +44,11 @@ def judge_causal(
     twins = []
     with Progress(len(scenarios), "twins", "scenarios") as progress:
         for number, scenario in enumerate(scenarios, 1):
-            twins.append(counterfactual.make(scenario, facts, world, protocol, error))
+            twin = counterfactual.make(scenario, facts, world, protocol, error)
+            if twin.name in KINDS:
+                asked = adherence.ask(twin, facts, protocol, instrument)
+                twin = dataclasses.replace(twin, asked=asked)
+            twins.append(twin)
             progress.update(number, scenario=scenario.name)
     tested = [run.causal_subject(name, protocol) for name, run in runs.items()]
     subjects: list[causal_subjects.Subject] = [

@@ -14,9 +14,10 @@ from jaxtyping import Float32
 
 from data_pipelines.twins import project
 from data_pipelines.twins.interventions import Intervention, sample_intervention
+from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
 from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import PALETTE
-from data_pipelines.twins.world import ARENA, get_world, world_of_split
+from data_pipelines.twins.world import ARENA, HUES, get_world, world_of_split
 from wm_jax.edit import KINDS, Edits, no_edits
 from wm_jax.evaluation import twins_scene
 from wm_jax.evaluation.twins_scene import get, put
@@ -108,3 +109,34 @@ def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes, resolution: int)
         }
     like = out._asdict()
     return out._replace(**{k: np.asarray(v, like[k].dtype) for k, v in given.items()})
+
+
+def sentences(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:
+    """The same changes in the words of the data set; '' where there is none."""
+    return tuple(
+        _sentence(scene, changes.kind, int(changes.target[i]), changes.params[i])
+        if changes.valid[i]
+        else ""
+        for i, scene in enumerate(scenes)
+    )
+
+
+def _sentence(scene: np.ndarray, kind: str, target: int, params: np.ndarray) -> str:
+    hue, shape, place = (get(scene, name)[max(target, 0)] for name in ("hue", "shape", "position"))
+    who = f"the {thing(hue, shape)}" if target >= 0 and hue >= 0 else ""
+    if kind == "move":
+        return f"{who} is moved {direction_word(params[:2] - place)}"
+    if kind == "push":
+        return f"{who} is pushed {direction_word(params[:2])}"
+    if kind == "recolour":
+        return f"{who} turns {HUES[int(params[0])]}"
+    if kind == "remove":
+        return f"{who} disappears"
+    if kind == "add":
+        return f"{a_thing(int(params[4]), int(params[5]))} appears {place_words(params[:2])}"
+    if kind == "light":
+        return f"the light gets {'brighter' if params[0] > 0 else 'dimmer'}"
+    if kind == "camera":
+        word = "in" if params[2] > 0 else "out"
+        return f"the camera moves {direction_word(params[:2])} and zooms {word}"
+    return f"gravity now pulls {direction_word(params[:2])}"

@@ -186,6 +186,10 @@ class TwinsWorld:
         """The changes as a model is told them."""
         return twins_changes.edits(scenes, changes, self.resolution)
 
+    def sentences(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:
+        """The changes in words."""
+        return twins_changes.sentences(scenes, changes)
+
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
         """Scenes as frames."""
         parts = [self._draw(scene) for scene in scenes]

@@ -170,6 +170,10 @@ class World(Protocol):
         """The changes as a model is told them."""
         ...
 
+    def sentences(self, scenes: Float32[np.ndarray, "b k"], changes: Changes) -> tuple[str, ...]:
+        """The changes in words; '' where a scene allowed none."""
+        ...
+
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
         """Scenes as frames."""
         ...
