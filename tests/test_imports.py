@@ -28,7 +28,7 @@ LAYERS = [
     ["wm_jax.world"],
     ["wm_jax.evaluation", "wm_jax.model_card"],
     ["wm_jax.train", "wm_jax.export"],
-    ["wm_jax.timeline"],
+    ["wm_jax.timeline", "wm_jax.constraints"],
     ["wm_jax.edit_cli"],
     ["wm_jax.studies"],
     ["wm_jax.__main__"],

@@ -20,6 +20,7 @@ SHORT = {
     "--config.train.batch_size=2 --config.train.clip_every=0",
     "wm-jax evaluate": "--episodes 2 --horizon 3 --long-horizon 40 --causal-horizon 5",
     "wm-jax compare": "--episodes 2 --horizon 3",
+    "wm-jax edit": "",
     "wm-jax export": "",
     "wm-jax reproduce": "--dry-run",
 }
@@ -65,7 +66,7 @@ def test_commands_and_python_work_in_order(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert (tmp_path / "runs/a/report/index.html").stat().st_size > 10_000
     snippets = [block for block in blocks("python") if "class " not in block]
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     for snippet in snippets:
         script = [sys.executable, "-W", "error", "-c", snippet]
         done = subprocess.run(

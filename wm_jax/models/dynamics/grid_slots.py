@@ -259,6 +259,10 @@ class GridSlots(nn.Module):
         """The scene with a change in it: see `slot_edit`."""
         return slot_edit.apply(scene, edits, self.cells, self.pull, self.look_at)
 
+    def pushed(self, carry: Scene, by: Float[Array, "b k 2"]) -> Scene:
+        """With this added to the slots' speeds, shares of the frame a step."""
+        return carry._replace(speed=carry.speed + by)
+
     def objects(self, carry: Scene) -> Objects:
         """What is in the slots."""
         coverage, known = templates.coverage_and_known(carry.template)
