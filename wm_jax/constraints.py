@@ -162,7 +162,7 @@ class _Problem:
         else:
             raise UserError(f"over='{over}' cannot be searched; choose latents or actions.")
         needs_pictures = any(isinstance(c, Keep) for c in self.constraints)
-        self._roll = jax.jit(functools.partial(_roll, world.model, needs_pictures))
+        self._roll = _program(world.model, needs_pictures)
 
     def _slots(self, constraint: Constraint, there: Sequence[naming.Thing]) -> list[int]:
         if _last(constraint) < 1:
@@ -244,6 +244,12 @@ class _Problem:
         if self.over == "actions":
             actions = np.clip(best.reshape(self.steps, 2), -FORCE, FORCE)
         return Solution(scene, changes, actions, reports)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(model: Any, pictures: bool) -> Any:
+    """Compiled once for all that is asked of a model over the same number of frames."""
+    return jax.jit(functools.partial(_roll, model, pictures))
 
 
 def _last(constraint: Constraint) -> int:
