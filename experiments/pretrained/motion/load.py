@@ -45,14 +45,7 @@ def load(folder: str | Path | None = None) -> Model:
     Raises `LoadError` where a file is missing, was changed, or asks for a newer jax.
     """
     folder = Path(__file__).parent if folder is None else Path(folder)
-    if not (folder / "manifest.json").is_file():
-        raise LoadError(f"{folder} holds no exported model: it has no manifest.json.")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    if manifest["format"] != FORMAT:
-        raise LoadError(
-            f"{folder} is of export format {manifest['format']} and this loader reads {FORMAT}: "
-            "use the load.py that lies in the folder."
-        )
+    manifest = _manifest(folder)
     contents = {name: _verified(folder / name, sha) for name, sha in manifest["sha256"].items()}
     functions = {}
     for name in manifest["functions"]:
@@ -65,6 +58,25 @@ def load(folder: str | Path | None = None) -> Model:
             ) from error
     weights = safetensors.numpy.load(contents["model.safetensors"])
     return Model(manifest, functions, weights)
+
+
+def weights(folder: str | Path) -> dict:
+    """Its weights alone, float32 by name. Raises `LoadError` as `load` does."""
+    folder, name = Path(folder), "model.safetensors"
+    content = _verified(folder / name, _manifest(folder)["sha256"][name])
+    return {k: _widened(v) for k, v in safetensors.numpy.load(content).items()}
+
+
+def _manifest(folder: Path) -> dict:
+    if not (folder / "manifest.json").is_file():
+        raise LoadError(f"{folder} holds no exported model: it has no manifest.json.")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if manifest["format"] != FORMAT:
+        raise LoadError(
+            f"{folder} is of export format {manifest['format']} and this loader reads {FORMAT}: "
+            "use the load.py that lies in the folder."
+        )
+    return manifest
 
 
 def _verified(path: Path, sha256: str) -> bytes:
