@@ -43,6 +43,9 @@ from wm_jax.nn.mlp import MLP
 
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
+#: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
+#: a few neighbours share it.
+SHARP = 20 / 3
 #: A speed times this is about one.
 FEEL = 32
 
@@ -305,7 +308,7 @@ class GridSlots(nn.Module):
         )
         return Bodies(
             support=0.08 + 0.05 * support,
-            sharp=160 * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
+            sharp=SHARP * self.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
             log_mass=0.1 * log_mass,
             present=scene.present,
         )
