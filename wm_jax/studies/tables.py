@@ -42,11 +42,14 @@ def section(outcome: Outcome, folder: Path) -> str:
         rows.append(_row(arm, runs, columns))
     for name, of in outcome.baselines.items():
         rows.append(_row(name.replace("_", " "), [of], columns))
-    seeds = max(len(runs) for runs in outcome.runs.values())
+    counts = sorted({len(runs) for runs in outcome.runs.values()})
+    seeds = f"{counts[-1]} seed{'s' * (counts[-1] != 1)}"
+    if len(counts) > 1:  # not all of it has been run
+        seeds = f"{counts[0]} to {counts[-1]} seeds so far"
     compiling = " (compiling included)" if scale.budget.minutes else ""
     terms = (
         f"`{outcome.scale.data.world}` at {scale.data.resolution} px, {scale.budget} a run"
-        f"{compiling}, {seeds} seed{'s' * (seeds != 1)}, {scale.episodes} test episodes, "
+        f"{compiling}, {seeds}, {scale.episodes} test episodes, "
         f"{core_minutes(outcome):.0f} core-minutes; runs in [{folder.as_posix()}]"
         f"({folder.as_posix()}), made by `wm-jax reproduce {outcome.study.name} --scale "
         f"{outcome.scale_name}`."
