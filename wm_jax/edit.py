@@ -15,7 +15,7 @@ is. `wm_jax.world` brings the two together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +112,17 @@ CHANGES: Mapping[str, type] = {
 }
 
 
+#: What `as_list` takes: changes, or sentences that mean some.
+Said = str | Change | Sequence[str | Change]
+
+
+def as_list(changes: Said) -> list[str | Change]:
+    """One or several, as a list."""
+    if isinstance(changes, str) or not isinstance(changes, Sequence):
+        return [changes]
+    return list(changes)
+
+
 def kind_of(change: Change) -> str:
     """Its name in `KINDS`."""
     return type(change).__name__.lower()
@@ -125,7 +136,7 @@ def to_json(change: Change) -> dict[str, Any]:
 def from_json(told: Mapping[str, Any]) -> Change:
     """Raises `UserError` for an unknown kind or a field that a kind does not have."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k != "kind"}
-    kind = told.get("kind")
+    kind = str(told.get("kind"))
     if kind not in CHANGES:
         raise UserError(f"there is no edit '{kind}'; there are {', '.join(KINDS)}.")
     try:

@@ -76,15 +76,14 @@ class Thing:
 
 def things(objects: Objects, stream: int, resolution: int) -> list[Thing]:
     """What is in one stream of the batch; ``resolution`` is px on a side."""
-    take = Objects(*(np.asarray(x)[stream] if np.ndim(x) else np.asarray(x) for x in objects))
-    out = []
-    for slot in np.flatnonzero(take.present > THERE):
-        shape = None
-        if take.known[slot] > WHOLE:
-            shape = SHAPE_NAMES[shape_of(take.coverage[slot])]
-        red, green, blue = np.clip(take.colour[slot], 0, 1).tolist()
-        x, y = (resolution * take.place[slot]).tolist()
-        right, down = (resolution * take.speed[slot]).tolist()
+    fields = (objects.place, objects.speed, objects.present, objects.colour, objects.known)
+    place, speed, present, seen, known = (np.asarray(x)[stream] for x in fields)
+    coverage, out = np.asarray(objects.coverage)[stream], []
+    for slot in np.flatnonzero(present > THERE):
+        shape = SHAPE_NAMES[shape_of(coverage[slot])] if known[slot] > WHOLE else None
+        red, green, blue = np.clip(seen[slot], 0, 1).tolist()
+        x, y = (resolution * place[slot]).tolist()
+        right, down = (resolution * speed[slot]).tolist()
         hue = hue_of((red, green, blue))
         out.append(Thing(int(slot), hue, shape, (x, y), (right, down), (red, green, blue)))
     return out

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from wm_jax import __version__, shapes
-from wm_jax.edit import Change, Objects, from_json, to_json
+from wm_jax.edit import Change, Objects, Said, as_list, from_json, to_json
 from wm_jax.errors import UserError
 from wm_jax.shapes import LatentState
 from wm_jax.world import World, pixels
@@ -113,12 +113,11 @@ class Timeline:
         old = self.branch(branch)
         self.branches[branch] = old.until(self._at(old, at), old.parent)
 
-    def edit(self, changes: str | Change | Sequence[str | Change], branch: str = "main") -> None:
+    def edit(self, changes: Said, branch: str = "main") -> None:
         """Changes made at the branch's last frame; see `World.edit`. All of them, or none."""
         there = self.branch(branch)
-        one = isinstance(changes, str) or not isinstance(changes, Sequence)
-        scene, made = there.now, []
-        for change in [changes] if one else list(changes):  # type: ignore[arg-type]
+        scene, made = there.now, list[tuple[int, Change]]()
+        for change in as_list(changes):
             # A sentence is kept as what it meant here.
             meant = self.world.parse(scene, change) if isinstance(change, str) else change
             scene = self.world.edit(scene, meant)

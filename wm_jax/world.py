@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ from wm_jax.edit import (
     Objects,
     Push,
     Recolour,
+    Said,
+    as_list,
     kind_of,
     no_edits,
 )
@@ -163,17 +165,14 @@ class World:
         """The same as arrays."""
         return self._objects(self.params, scene._replace(pending=None))
 
-    def edit(
-        self, scene: LatentState, changes: str | Change | Sequence[str | Change]
-    ) -> LatentState:
+    def edit(self, scene: LatentState, changes: Said) -> LatentState:
         """The scene with the changes made, one after the other; no time passes.
 
         In every stream of a batch the names mean what is there. Raises `UserError`, in a sentence,
         for an object that is not there or not the only one, a place outside the frame, and a kind
         of change that this model does not take.
         """
-        one = isinstance(changes, str) or not isinstance(changes, Sequence)
-        for change in [changes] if one else cast(Sequence[str | Change], changes):
+        for change in as_list(changes):
             scene, wrong = self.edit_each(scene, [change] * scene.step.shape[0])
             for error in wrong:
                 if error is not None:
@@ -227,7 +226,7 @@ class World:
         scene: LatentState,
         steps: int,
         *,
-        text: Mapping[int, str | Change | Sequence[str | Change]] | None = None,
+        text: Mapping[int, Said] | None = None,
         seed: int = 0,
         **told: Any,
     ) -> Clip:

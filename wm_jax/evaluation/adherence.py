@@ -62,14 +62,13 @@ def ask(
     changes = twin.stages[0].changes
     for clip, words in enumerate(twin.stages[0].words):
         slot = max(int(changes.target[clip]), 0)
-        hues = (
-            int(c.truth.hue[clip, protocol.context - 1 + later, slot])
-            for later, c in enumerate((facts, twin.clips))
-        )
+        now = protocol.context - 1
+        hue = int(facts.truth.hue[clip, now, slot])
+        new_hue = int(twin.clips.truth.hue[clip, now + 1, slot])
         moved = _Pair(clip, plain, after, unit).moved(SOON)
         moved = moved[np.isfinite(moved).all(-1)]
         shift = moved.mean(0) if len(moved) else np.full(2, np.nan)
-        one = Asked(changes.kind, words, *hues, shift)
+        one = Asked(changes.kind, words, hue, new_hue, shift)
         seen = changes.valid[clip] and happened(one, clip, plain, after, unit)
         out.append(one if seen else None)
     return out
@@ -171,7 +170,7 @@ def _viewed(asked: Asked, pair: _Pair) -> bool:
     if not len(moved) or not np.isfinite(asked.shift).all():
         return False
     mean = moved.mean(0)
-    sizes = np.linalg.norm(mean) * np.linalg.norm(asked.shift)
+    sizes = float(np.linalg.norm(mean) * np.linalg.norm(asked.shift))
     return sizes > 0 and float(mean @ asked.shift) >= ALONG * sizes
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from wm_jax.edit import KINDS, Edits
 from wm_jax.evaluation import adherence, pixel
-from wm_jax.evaluation.causal_subjects import Subject
+from wm_jax.evaluation.causal_subjects import Hearing, Subject
 from wm_jax.evaluation.counterfactual import Stage, Twins
 from wm_jax.evaluation.lighting import light_error
 from wm_jax.evaluation.protocol import CausalProtocol
@@ -188,7 +188,7 @@ def controls(subject: Subject, twin: Twins) -> tuple[str | None, ...]:
         return ("oracle",)
     if twin.name not in (*KINDS, "sequence"):
         return (None,)
-    hears = twin.asked is not None and hasattr(subject, "understand")
+    hears = twin.asked is not None and isinstance(subject, Hearing)
     return CONTROLS if hears else tuple(c for c in CONTROLS if c != "sentence")
 
 
@@ -210,7 +210,7 @@ def _future(
         return np.concatenate([first, subject.observe(state, clips, seen, sample)], 1)
     stages = twin.shuffled if control == "shuffled" else twin.stages
     some = [_take_stage(stage, index) for stage in stages]
-    if control == "sentence":
+    if control == "sentence" and isinstance(subject, Hearing):
         some = [subject.understand(state, batch, stage) for stage in some]
     return subject.imagine(state, batch, some, sample)
 

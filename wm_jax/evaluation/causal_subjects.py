@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,16 @@ class Subject(Protocol):
         self, state: Any, clips: Clips, count: int, sample: int
     ) -> UInt8[np.ndarray, "r s h w 3"]:
         """The horizon after its first ``count`` frames, which it sees."""
+        ...
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """A subject that can be told in words."""
+
+    def understand(self, state: Any, clips: Clips, stage: Stage) -> Stage:
+        """The stage as it takes it from its words alone. Of what it cannot make out nothing comes:
+        the sentence is about something that it does not see, say."""
         ...
 
 
@@ -92,8 +102,6 @@ class ModelSubject:
         return np.asarray(rolled)[: len(clips.frames)]
 
     def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
-        """The stage as it takes it from the words alone. Of what it cannot make out nothing comes:
-        the sentence is about something that it does not see, say."""
         count, more = len(clips.frames), len(state.step) - len(clips.frames)
         told = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
         scene = state._replace(pending=telling.held(told))
