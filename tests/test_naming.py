@@ -51,7 +51,6 @@ def test_things_are_what_is_present_and_only_what_was_seen_whole_has_a_shape():
         colour=np.array([[PALETTE[0], PALETTE[1], PALETTE[6]]]),
         coverage=np.stack([square] * 3)[None],
         known=np.array([[1.0, 1.0, 0.5]]),
-        across=np.array(0.375),
     )
     first, second = naming.things(objects, 0, 32)
     assert (first.slot, first.name, first.place) == (0, "red square", (16.0, 8.0))

@@ -14,8 +14,8 @@ from wm_jax.config import base_config, change
 from wm_jax.edit import Add, Camera, Light, Move, Push, Recolour, Remove
 from wm_jax.errors import UserError
 from wm_jax.export import export
-from wm_jax.timeline import Timeline
-from wm_jax.world import World, read_json
+from wm_jax.timeline import Timeline, read
+from wm_jax.world import World
 
 
 def make_config(**changes):
@@ -219,7 +219,7 @@ def test_a_timeline_is_replayed_to_the_bit(world, line, tmp_path):
     line.fork("third", "other")
     line.edit("blue disappears", "third")
     line.save(tmp_path / "timeline.json")
-    saved = read_json(tmp_path / "timeline.json")
+    saved = read(tmp_path / "timeline.json")
     again = Timeline.replay(saved, world, clip()[0])
     assert list(again.branches) == ["main", "other", "third"]
     assert again.differs(saved) == []
@@ -259,7 +259,12 @@ def test_the_verb_draws_both_futures_and_makes_them_again(world, tmp_path, monke
     replay = ["--replay", str(tmp_path / "out" / "timeline.json")]
     assert edit_cli.main([*replay, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["differing"] == []
+    np.savez(tmp_path / "other.npz", pictures=clip()[0])
+    (tmp_path / "part.json").write_text('{"checkpoint": {}}')
     for more, wrong in (
+        (["--model", "runs/a", "--video", str(tmp_path / "other.npz")], "and no array 'frames'"),
+        (["--replay", str(tmp_path / "part.json")], "is no timeline"),
+        (["--replay", str(tmp_path / "mine.npy")], "is no JSON"),
         ([*base, "the green ball disappears", "--out", "x"], "there is no green ball"),
         ([*base, said[0]], "--out is missing"),
         ([*base, "9: red disappears", "--steps", "4", "--out", "x"], "is said after the last of 4"),

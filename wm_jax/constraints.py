@@ -76,7 +76,7 @@ Constraint = At | Meet | Keep
 @dataclasses.dataclass(frozen=True)
 class Report:
     """Whether a constraint is met in the future that was found, and by how many px it is missed; of
-    `Keep` the share of frames in which it is."""
+    `Keep` the share of frames in which it is missed."""
 
     constraint: Constraint
     met: bool
@@ -210,24 +210,17 @@ class _Problem:
         count = len(drawn)
         scene = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene)
         told = shapes.no_conditions(count, self.steps)
-        if self.scene.pending is not None:
-            held = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene.pending)
-            spread = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.steps, 1), held)
+        if scene.pending is not None:
+            spread = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.steps, 1), scene.pending)
             told = telling.with_held(told, spread)
-        by = np.zeros((count, self._count, 2), np.float32)
         if self.over == "actions":
             value = np.clip(drawn.reshape(count, self.steps, 2), -FORCE, FORCE)
             told = told._replace(actions=Signal(jnp.asarray(value), told.actions.mask | True))
         else:
-            by[:, self.free] = drawn.reshape(count, -1, 2) / self.world.resolution
-        place, seen = self._roll(self.world.params, scene._replace(pending=None), told, by)
+            for one in zip(*(self.changes(row) for row in drawn), strict=True):
+                scene = self.world.edit_each(scene, one)[0]
+        place, seen = self._roll(self.world.params, scene._replace(pending=None), told)
         return _Future(self.world.resolution * np.asarray(place), np.asarray(seen))
-
-    @functools.cached_property
-    def _count(self) -> int:
-        objects = self.world.objects(self.scene)
-        assert objects is not None
-        return objects.place.shape[1]
 
     def solution(self, best: np.ndarray) -> Solution:
         future = self._imagine(best[None])
@@ -259,16 +252,10 @@ def _last(constraint: Constraint) -> int:
 
 
 def _roll(
-    model: Any,
-    pictures: bool,
-    params: Any,
-    scene: LatentState,
-    told: Any,
-    by: Float[Array, "c k 2"],
+    model: Any, pictures: bool, params: Any, scene: LatentState, told: Any
 ) -> tuple[Float[Array, "c t k 2"], Array]:
-    """Places of slots in futures whose slots are pushed ``by`` (shares of the frame a step) first,
-    and, where ``pictures`` are asked for, whether their colour is seen there."""
-    scene = model.pushed(params, scene, by)
+    """Places of slots in futures, and, where ``pictures`` are asked for, whether their colour is
+    seen there."""
 
     def on(state, told_t):
         state = model.step(params, state, told_t, None, None)

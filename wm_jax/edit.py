@@ -193,7 +193,6 @@ class Objects(NamedTuple):
     colour:   RGB in [0, 1], in the light that falls on it
     coverage: how much of each cell of a square map around it it covers, as far as was seen
     known:    how much of its outline was ever seen, in [0, 1]
-    across:   side of that map
     """
 
     place: Float[Array, "b k 2"]
@@ -202,4 +201,3 @@ class Objects(NamedTuple):
     colour: Float[Array, "b k 3"]
     coverage: Float[Array, "b k s s"]
     known: Float[Array, "b k"]
-    across: Float[Array, ""]

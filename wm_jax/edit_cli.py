@@ -125,20 +125,22 @@ def _video(path: Path) -> UInt8[np.ndarray, "t h w 3"]:
         held = np.load(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an array of NumPy ({error}).") from None
-    return held["frames"] if isinstance(held, np.lib.npyio.NpzFile) else held
+    if not isinstance(held, np.lib.npyio.NpzFile):
+        return held
+    if "frames" not in held:
+        raise UserError(f"{path} has {', '.join(held) or 'nothing'} and no array 'frames'.")
+    return held["frames"]
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from wm_jax.timeline import Timeline
-    from wm_jax.world import load, read_json
+    from wm_jax import timeline
+    from wm_jax.world import load
 
-    saved = read_json(args.replay)
-    if not isinstance(saved, dict) or "checkpoint" not in saved:
-        raise UserError(f"{args.replay} is no timeline; 'wm-jax edit' writes one.")
+    saved = timeline.read(args.replay)
     world = load(args.model or saved["checkpoint"]["path"])
     source = saved["source"] | ({"data": str(args.data)} if args.data else {})
     frames, _, _ = read(source, world.modalities, 0)
-    line = Timeline.replay(saved, world, frames)
+    line = timeline.Timeline.replay(saved, world, frames)
     differing = line.differs(saved)
     if args.out:
         _write(line, args.out)

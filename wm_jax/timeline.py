@@ -63,6 +63,23 @@ class Branch:
         return Branch(parent, self.scenes[frame], *past, kept)
 
 
+#: What `Timeline.to_json` has, without which nothing can be made again.
+KEYS = {"checkpoint", "seed", "source", "shown_sha256", "told", "ahead", "branches"}
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What `Timeline.save` wrote. Raises `UserError` where there is none."""
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no JSON ({error}).") from None
+    if not isinstance(saved, dict) or not saved.keys() >= KEYS:
+        raise UserError(f"{path} is no timeline; 'wm-jax edit' writes one.")
+    return saved
+
+
 class Timeline:
     """See the module's docstring. One stream, not a batch.
 
@@ -125,8 +142,8 @@ class Timeline:
         there.now = scene
         there.edits += made
 
-    def play(self, steps: int, branch: str = "main") -> UInt8[np.ndarray, "t h w 3"]:
-        """``steps`` more frames of a branch, which are returned."""
+    def play(self, steps: int, branch: str = "main") -> None:
+        """``steps`` more frames of a branch."""
         there = self.branch(branch)
         for _ in range(steps):
             told = self._told(there.length)
@@ -134,7 +151,6 @@ class Timeline:
             there.scenes.append(there.now)
             there.frames.append(pixels(frame)[0])
             there.objects.append(objects)
-        return np.stack(there.frames[-steps:]) if steps else np.zeros((0, *there.frames[0].shape))
 
     def compare(self, one: str, other: str) -> dict[str, Float[np.ndarray, " t"]]:
         """Over the frames that both branches have: 'pixels', the mean absolute difference in grey

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,28 +192,26 @@ class World:
         self, scene: LatentState, changes: Sequence[str | Change | None]
     ) -> tuple[Edits, Conditions | None, list[UserError | None]]:
         """The same as the model is told it: edits of its state, and what holds from then on."""
-        rows: list[dict[str, Any]] = []
+        edits = no_edits(len(changes))
         meant: list[Change | None] = []
         wrong: list[UserError | None] = []
         objects = self.objects(scene)
         for stream, change in enumerate(changes):
-            row, error = dict(no_edits(1)._asdict()), None
-            there = self._things(objects, stream)
+            there, error = self._things(objects, stream), None
             try:
                 if isinstance(change, str):
                     change = self._meant(scene, change, there, stream)
-                row = row if change is None else self._row(change, there)
+                if change is not None:
+                    self._check_kind(kind_of(change))
+                    _fill(edits, stream, change, there, self.resolution)
             except UserError as reason:
                 change, error = None, reason
-            rows.append(row)
             meant.append(change)
             wrong.append(error)
-        like = no_edits(len(rows))
+        held = scene.pending
         if {kind_of(change) for change in meant if change is not None} & set(TOLD):
-            return like, telling.retold(scene.pending, meant), wrong
-        fields = {name: np.stack([np.squeeze(row[name]) for row in rows]) for name in like._fields}
-        edits = Edits(**{k: v.astype(getattr(like, k).dtype) for k, v in fields.items()})
-        return edits, scene.pending, wrong
+            held = telling.retold(scene.pending, meant)
+        return edits, held, wrong
 
     def decode(self, scene: LatentState) -> UInt8[np.ndarray, "b h w 3"]:
         """The scene as a picture."""
@@ -242,7 +239,8 @@ class World:
         late = [frame for frame in text or {} if not 0 <= frame < steps]
         if late:
             raise UserError(f"text at frame {late[0]} is outside the rollout of {steps} frames.")
-        given = self.told(told, (scene.step.shape[0], steps))
+        # As numpy: a slice of a device array would be a program of its own, ten times a frame.
+        given = jax.tree.map(np.asarray, self.told(told, (scene.step.shape[0], steps)))
         frames, objects = [], []
         for index in range(steps):
             if text and index in text:
@@ -252,7 +250,7 @@ class World:
             objects.append(seen)
         stacked = None
         if objects[0] is not None:
-            stacked = jax.tree.map(lambda *x: np.stack(x, min(1, np.ndim(x[0]))), *objects)
+            stacked = jax.tree.map(lambda *x: np.stack(x, 1), *objects)
         return Clip(pixels(jnp.stack(frames, 1)), scene, stacked)
 
     def advance(
@@ -260,11 +258,7 @@ class World:
     ) -> tuple[LatentState, Float[Array, "b h w 3"], Objects | None]:
         """One frame on: the scene, its picture in [0, 1] and what is in it. A future in two parts
         is the future in one: what is drawn depends on ``seed`` and on the place in the stream."""
-        told = shapes.no_conditions(scene.step.shape[0]) if told is None else told
-        told = telling.with_held(told, scene.pending)
-        bare = scene._replace(pending=None)
-        state, frame, seen = self._step(self.params, bare, told, jax.random.key(seed))
-        return state._replace(pending=telling.held(told)), frame, seen
+        return self._step(self.params, scene, told, jax.random.key(seed))
 
     def parse(self, scene: LatentState, sentence: str, stream: int = 0) -> Change:
         """The change that a sentence asks for in this scene; see `wm_jax.sentences`."""
@@ -300,59 +294,58 @@ class World:
             f"{self.path or 'this model'} cannot make the edit '{kind}': {why}; it takes {takes}."
         )
 
-    def _row(self, change: Change, there: Sequence[Thing]) -> dict[str, Any]:
-        """One stream's fields of `Edits`."""
-        self._check_kind(kind_of(change))
-        side, row = self.resolution, dict(no_edits(1)._asdict())
-        row["kind"] = KINDS.index(kind_of(change))
-        if isinstance(change, Add):
-            colour, shape = naming.colour_and_shape(change.what)
-            if colour is None:
-                raise UserError(f"'{change.what}' names no colour; say 'a blue {change.what}'.")
-            row["place"] = self._inside(change.at)
-            row["speed"] = np.array(change.velocity) / side
-            row["paint"], row["shape"] = naming.colour_of(colour), shape or 0
-            row["radius"] = (change.radius or RADIUS * side / 64) / side
-        elif isinstance(change, Gravity):
-            row["pull"] = np.array(change.pull) / side
-        elif not isinstance(change, Light | Camera):
-            thing = naming.choose(change.what, there, side)
-            row["at"] = np.array(thing.place) / side
-            row["named"] = naming.colour_of(thing.hue) if thing.hue else np.array(thing.colour)
-            if isinstance(change, Move):
-                row["place"] = self._inside(change.to)
-            elif isinstance(change, Push):
-                row["speed"] = np.array(change.velocity) / side
-            elif isinstance(change, Recolour):
-                word = change.colour
-                row["paint"] = naming.colour_of(word) if isinstance(word, str) else np.array(word)
-        return row
 
-    def _inside(self, place: Sequence[float]) -> np.ndarray:
+def _fill(
+    edits: Edits, stream: int, change: Change, there: Sequence[Thing], resolution: int
+) -> None:
+    """Writes the change as one stream's row; of light and camera, which no state holds, nothing."""
+
+    def share(pixels: Sequence[float]) -> np.ndarray:
+        return np.asarray(pixels, np.float32) / resolution
+
+    def inside(place: Sequence[float]) -> np.ndarray:
         x, y = place
-        if not (0 <= x <= self.resolution and 0 <= y <= self.resolution):
-            raise UserError(
-                f"the place ({x:g}, {y:g}) is outside the frame of {self.resolution} px."
-            )
-        return np.array(place) / self.resolution
+        if not (0 <= x <= resolution and 0 <= y <= resolution):
+            raise UserError(f"the place ({x:g}, {y:g}) is outside the frame of {resolution} px.")
+        return share(place)
+
+    if isinstance(change, Light | Camera):
+        return
+    if isinstance(change, Add):
+        colour, shape = naming.colour_and_shape(change.what)
+        if colour is None:
+            raise UserError(f"'{change.what}' names no colour; say 'a blue {change.what}'.")
+        edits.place[stream], edits.speed[stream] = inside(change.at), share(change.velocity)
+        edits.paint[stream], edits.shape[stream] = naming.colour_of(colour), shape or 0
+        radius = RADIUS / 64 if change.radius is None else change.radius / resolution
+        edits.radius[stream] = radius
+    elif isinstance(change, Gravity):
+        edits.pull[stream] = share(change.pull)
+    else:
+        thing = naming.choose(change.what, there, resolution)
+        edits.at[stream] = share(thing.place)
+        edits.named[stream] = naming.colour_of(thing.hue) if thing.hue else thing.colour
+        if isinstance(change, Move):
+            edits.place[stream] = inside(change.to)
+        elif isinstance(change, Push):
+            edits.speed[stream] = share(change.velocity)
+        elif isinstance(change, Recolour):
+            word = change.colour
+            edits.paint[stream] = naming.colour_of(word) if isinstance(word, str) else word
+    edits.kind[stream] = KINDS.index(kind_of(change))
 
 
-def _step(model: Any, params: PyTree, state: LatentState, told: Conditions, key: jax.Array):
-    key = jax.random.fold_in(key, state.step[0])
-    state = model.step(params, state, told, None, key)
-    return state, model.decode(params, state), model.objects(params, state)
+def _step(
+    model: Any, params: PyTree, scene: LatentState, told: Conditions | None, key: jax.Array
+) -> tuple[LatentState, Array, Objects | None]:
+    told = shapes.no_conditions(scene.step.shape[0]) if told is None else told
+    told = telling.with_held(told, scene.pending)
+    key = jax.random.fold_in(key, scene.step[0])
+    state = model.step(params, scene._replace(pending=None), told, None, key)
+    picture, objects = model.decode(params, state), model.objects(params, state)
+    return state._replace(pending=telling.held(told)), picture, objects
 
 
 def pixels(frames: Float[Array, "*lead h w 3"]) -> UInt8[np.ndarray, "*lead h w 3"]:
     """Frames in [0, 1] as bytes."""
     return np.round(255 * np.clip(np.asarray(frames), 0, 1)).astype(np.uint8)
-
-
-def read_json(path: Path) -> Any:
-    """A file's JSON. Raises `UserError` where it is missing or none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}).") from None

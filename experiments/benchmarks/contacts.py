@@ -27,8 +27,8 @@ from limits import match
 from wm_jax import checkpoint, models, shapes
 from wm_jax.errors import UserError
 from wm_jax.evaluation.suite import batches, take
-from wm_jax.evaluation.tracker import SHAPES
 from wm_jax.evaluation.twins_world import open_world
+from wm_jax.naming import SHAPE_NAMES
 
 CONTEXT, AHEAD, AFTER = 16, 24, 4
 STARTS = tuple(range(0, 560, 56))
@@ -90,9 +90,9 @@ def measure(run: Path, data: str | None, skip: int) -> list[dict[str, Any]]:
             error = float(np.linalg.norm(moved[0][thing] - moved[1][thing]))
             if np.isnan(future[clip][:, hue[clip] >= 0]).any():
                 continue
-            names = [SHAPES[shape[clip, thing]], "wall"]
+            names = [SHAPE_NAMES[shape[clip, thing]], "wall"]
             if other is not None:
-                names = sorted([names[0], SHAPES[shape[clip, other]]])
+                names = sorted([names[0], SHAPE_NAMES[shape[clip, other]]])
             errors[" and ".join(names)].append(error)
     return [
         {"touch": touch, "n": len(found), "unit": "px/frame", "updates": updates}

@@ -14,7 +14,7 @@ import pytest
 from tests import tiny
 from wm_jax import shapes
 from wm_jax.errors import UserError
-from wm_jax.evaluation import cli, dots, logistic, outside
+from wm_jax.evaluation import cli, outside
 from wm_jax.evaluation.benchmarks import READOUTS, memory_maze, physion, readout_page
 from wm_jax.evaluation.benchmarks.memory_maze_probes import MazeProtocol
 from wm_jax.evaluation.benchmarks.memory_maze_probes import judge as judge_maze
@@ -76,49 +76,6 @@ def mine(tmp_path_factory):
 
 def value(rows, model, metric, step=0, control=None):
     return find(rows, model, metric, step, control)["value"]
-
-
-# --- the logistic read-out
-
-
-def test_the_optimum_of_a_logistic_read_out_has_no_slope():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 3)) * [1, 20, 0.1] + [0, 5, 1]
-    chance = 1 / (1 + np.exp(-(x[:, 0] - x[:, 1] / 10 + 0.3)))
-    y = rng.random(400) < chance
-    penalty = 0.01
-    read = logistic.fit(x, y, 0, penalties=(penalty,))
-    unit = (x - x.mean(0)) / x.std(0)
-    logit = np.log(read(x) / (1 - read(x)))
-    weights, *_ = np.linalg.lstsq(np.c_[unit, np.ones(400)], logit, rcond=None)
-    # d/dw of mean log-loss + penalty / 2 w^2, which the offset doesn't pay.
-    pull = (read(x) - y) / 400
-    assert unit.T @ pull == pytest.approx(-penalty * weights[:3], abs=1e-5)
-    assert pull.sum() == pytest.approx(0, abs=1e-5)
-    assert logistic.log_loss(read(x), y) < logistic.log_loss(np.full(400, y.mean()), y) - 0.05
-
-
-def test_a_logistic_read_out_finds_one_direction_of_many_and_no_other():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 300))
-    x[:, 0] *= 5
-    y = x[:, 0] > 0
-    # All directions are standardised, so the one that tells is found by the labels alone.
-    right = (logistic.fit(x[:300], y[:300], 0)(x[300:]) > 0.5) == y[300:]
-    assert right.mean() > 0.7
-    noise = rng.random(400) < 0.5
-    right = (logistic.fit(x[:300], noise[:300], 0)(x[300:]) > 0.5) == noise[300:]
-    assert 0.3 < right.mean() < 0.7
-
-
-def test_labels_that_agree_are_told_without_looking():
-    x = np.random.default_rng(0).normal(size=(20, 4))
-    assert np.all(logistic.fit(x, np.ones(20, bool), 0)(x) == 1)
-    one = np.arange(20) == 3
-    assert np.all(logistic.fit(x, one, 0)(x[:5]) == 1 / 20)
-    fold = logistic.stratified(np.arange(23) < 8, 4, 0)
-    for label in (slice(0, 8), slice(8, 23)):
-        assert np.ptp(np.bincount(fold[label], minlength=4)) <= 1
 
 
 # --- states
@@ -421,16 +378,3 @@ def test_a_folder_that_is_no_maze_is_told_so(tmp_path, mazes, mine):
     run = Run(Path("runs/a"), tiny.TinyModel(), {}, tiny.config(**{"model.resolution": 16}), 7)
     with pytest.raises(UserError, match=r"a model of 16 px and the images .* have 8 px"):
         judge_maze({"default": run}, mazes, 2, FEW)
-
-
-# --- the picture
-
-
-def test_dots_lie_on_their_scale():
-    nan = np.full(2, np.nan)
-    one = dots.Series("tested_1", "a < b", np.array([0.5, np.nan]), np.array([0.4, np.nan]), nan)
-    svg = dots.chart([one], ["first", "second"], title="t", x_range=(0, 1), form=".0%")
-    middle = dots.LEFT + (dots.WIDTH - dots.LEFT - dots.RIGHT) / 2
-    assert svg.count("<circle") == 2  # one dot, one in the legend
-    assert f'cx="{middle:.1f}"' in svg and "a &lt; b" in svg
-    assert "60%" in svg and svg.count('class="curve"') == 0  # no interval without both ends

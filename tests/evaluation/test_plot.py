@@ -5,7 +5,7 @@ import xml.etree.ElementTree as xml
 import numpy as np
 import pytest
 
-from wm_jax.evaluation import plot
+from wm_jax.evaluation import dots, plot
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,13 @@ def test_a_curve_ends_where_its_number_says():
     (curve,) = (p for p in root if p.get("class") == "curve")
     top, bottom, right = plot.TOP, plot.HEIGHT - plot.BOTTOM, plot.WIDTH - plot.RIGHT
     assert curve.get("d") == f"M{plot.LEFT}.0 {bottom}.0L{right}.0 {top}.0"
+
+
+def test_dots_lie_on_their_scale():
+    nan = np.full(2, np.nan)
+    one = dots.Series("tested_1", "a < b", np.array([0.5, np.nan]), np.array([0.4, np.nan]), nan)
+    svg = dots.chart([one], ["first", "second"], title="t", x_range=(0, 1), form=".0%")
+    middle = dots.LEFT + (dots.WIDTH - dots.LEFT - dots.RIGHT) / 2
+    assert svg.count("<circle") == 2  # one dot, one in the legend
+    assert f'cx="{middle:.1f}"' in svg and "a &lt; b" in svg
+    assert "60%" in svg and svg.count('class="curve"') == 0  # no interval without both ends

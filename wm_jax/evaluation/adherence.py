@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, UInt8
 from wm_jax.evaluation.counterfactual import Twins
 from wm_jax.evaluation.lighting import GREY
 from wm_jax.evaluation.protocol import CausalProtocol
-from wm_jax.evaluation.tracker import SHAPES, Instrument, Tracks
+from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Clips
+from wm_jax.naming import SHAPE_NAMES
 from wm_jax.sentences import WAYS
 
 #: Steps after the change at which its event is read: of what is there at once, of a push, a fall.
@@ -50,14 +51,18 @@ class Asked(NamedTuple):
     shift: Float[np.ndarray, "2"]
 
 
+def look(clips: Clips, protocol: CausalProtocol, instrument: Instrument) -> View:
+    """The true future of some clips, as far as sentences are about it."""
+    frames = clips.frames[:, protocol.context : protocol.context + FELL]
+    return View(frames, instrument.track(frames))
+
+
 def ask(
-    twin: Twins, facts: Clips, protocol: CausalProtocol, instrument: Instrument
+    twin: Twins, facts: Clips, plain: View, protocol: CausalProtocol, instrument: Instrument
 ) -> list[Asked | None]:
-    """What each clip is asked; None where the instrument would not see it happen in truth."""
-    ahead = slice(protocol.context, protocol.context + FELL)
-    plain, after = (
-        View(c.frames[:, ahead], instrument.track(c.frames[:, ahead])) for c in (facts, twin.clips)
-    )
+    """What each clip is asked; None where the instrument would not see it happen in truth. The
+    ``plain`` view is that of ``facts``."""
+    after = look(twin.clips, protocol, instrument)
     unit, out = protocol.resolution / 64, []
     changes = twin.stages[0].changes
     for clip, words in enumerate(twin.stages[0].words):
@@ -146,7 +151,7 @@ def _added(asked: Asked, pair: _Pair) -> bool:
     if before[asked.new_hue] or not now[asked.new_hue]:
         return False
     shape = pair.after.tracks.shape[pair.clip, SOON - 1, asked.new_hue]
-    named = shape >= 0 and SHAPES[shape] in asked.words
+    named = shape >= 0 and SHAPE_NAMES[shape] in asked.words
     place = pair.place(pair.after, SOON)[asked.new_hue] / (64 * pair.unit)
     names = (("left", "", "right"), ("top", "", "bottom"))
     thirds = [row[min(int(3 * x), 2)] for row, x in zip(names, place, strict=True)]

@@ -41,12 +41,13 @@ def judge_causal(
     facts = counterfactual.factual(clips, world, protocol)
     otherwise = counterfactual.acted_otherwise(facts, world, protocol)
     error = counterfactual.seen_by(instrument, facts, protocol)
+    plain = adherence.look(facts, protocol, instrument)
     twins = []
     with Progress(len(scenarios), "twins", "scenarios") as progress:
         for number, scenario in enumerate(scenarios, 1):
             twin = counterfactual.make(scenario, facts, world, protocol, error)
             if twin.name in KINDS:
-                asked = adherence.ask(twin, facts, protocol, instrument)
+                asked = adherence.ask(twin, facts, plain, protocol, instrument)
                 twin = dataclasses.replace(twin, asked=asked)
             twins.append(twin)
             progress.update(number, scenario=scenario.name)

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
+from wm_jax.naming import SQUARE, TRIANGLE
+
 VERSION = "chromaticity-1"  # any change to what is read changes it
 
 # Lengths are in world units (64 on a side), weights in shares of full colour.
@@ -29,8 +31,6 @@ MASS = 6.0  # least weight in all, in square units
 REACH = 11.0  # pixels farther than this from the middle belong to something else
 RIM = 0.5  # less dense than this share of two neighbours: the rim where their colours mix
 
-SHAPES = ("circle", "square", "triangle")
-TRIANGLE, SQUARE = 0.03, 0.006  # least third and fourth moment, see `_shape`
 
 _CHUNK_PIXELS = 64 * 64 * 64  # read at once, so that the coarse grids stay in cache
 
@@ -42,7 +42,8 @@ class Tracks(NamedTuple):
     present:   the hue is in the frame
     position:  centroid of its pixels
     mass:      their weight in px of full colour: the visible area under a light of gain 1
-    shape:     index into `SHAPES`, -1 where the hue is absent; right only of objects in full sight
+    shape:     index into `naming.SHAPE_NAMES`, -1 where the hue is absent; right only of objects in
+               full sight
     spares:    further blobs of the same hue: an object that was doubled
     """
 
@@ -207,9 +208,9 @@ def _shape(
     middle: Float[np.ndarray, "g 2"],
     density: Float[np.ndarray, " g"],
 ) -> Int[np.ndarray, " g"]:
-    """Each group's index into `SHAPES`, by the moments of z^3 and z^4 with z = x + iy from the
-    middle. A triangle has the third, a square the fourth, a circle none. Both are blind to rotation
-    and, since z^m is harmonic, to any round blur; ``density`` takes a dim light out."""
+    """Each group's index into `naming.SHAPE_NAMES`, by the moments of z^3 and z^4 with z = x + iy
+    from the middle. A triangle has the third, a square the fourth, a circle none. Both are blind to
+    rotation and, since z^m is harmonic, to any round blur; ``density`` takes a dim light out."""
     x = pixels.x - middle[pixels.group, 0]
     y = pixels.y - middle[pixels.group, 1]
     squared = (x + 1j * y) ** 2

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
 from wm_jax.edit import Edits
-from wm_jax.shapes import Conditions
+from wm_jax.shapes import Conditions, Signal, no_conditions
 
 
 class Truth(NamedTuple):
@@ -53,6 +53,26 @@ class Clips(NamedTuple):
     actions: Float32[np.ndarray, "r t a"]
     covered: Bool[np.ndarray, "r t h w"] | None = None
     start: Int[np.ndarray, " r"] | None = None
+
+
+def bare_clips(
+    frames: UInt8[np.ndarray, "r t h w 3"],
+    length: int,
+    actions: Signal | None = None,
+    covered: Bool[np.ndarray, "r t h w"] | None = None,
+) -> Clips:
+    """Clips of ``length`` steps of which nothing is known but frames, of as many steps as there
+    are, and the actions if any are told."""
+    count = len(frames)
+    none = np.zeros((count, length, 0))
+    empty = none.astype(np.float32)
+    whole, flag = none.astype(int), none.astype(bool)
+    places = np.zeros((count, length, 0, 2), np.float32)
+    truth = Truth(whole, whole, flag, empty, places, flag, flag)
+    said = no_conditions(count, length)
+    said = said if actions is None else said._replace(actions=actions)
+    start = np.zeros(count, int)
+    return Clips(frames, said, np.arange(count), truth, empty, empty, covered, start)
 
 
 class Changes(NamedTuple):

@@ -95,9 +95,6 @@ class Net(nn.Module):
     def objects(self, carry):
         return self.dynamics.objects(carry)
 
-    def pushed(self, carry, by):
-        return self.dynamics.pushed(carry, by)
-
     def read(self, tokens):
         return {} if self.heads is None else self.heads(tokens)
 
@@ -197,13 +194,6 @@ class WorldModel:
                 "model.name=grid_slots."
             )
         return self._state(params, self._apply(params, "edit", state.carry, edits), state.step)
-
-    def pushed(
-        self, params: PyTree, state: shapes.LatentState, by: Float[Array, "b k 2"]
-    ) -> shapes.LatentState:
-        """The state with ``by`` (shares of the frame a step) added to its slots' velocities; of a
-        backbone whose dynamics have ``pushed(carry, by)``."""
-        return self._state(params, self._apply(params, "pushed", state.carry, by), state.step)
 
     def objects(self, params: PyTree, state: shapes.LatentState) -> Objects | None:
         """What the state says of the objects in it; None of a backbone whose state has none."""

@@ -13,7 +13,7 @@ from wm_jax import shapes
 from wm_jax.evaluation.judge import Readable
 from wm_jax.evaluation.probe_states import ModelReader, Projection, Reader, filled
 from wm_jax.evaluation.protocol import ProbeProtocol
-from wm_jax.evaluation.world import Clips, Truth
+from wm_jax.evaluation.world import Clips, bare_clips
 from wm_jax.models.baselines import CopyLast
 
 #: A model, and what is done to it; see `readout_spec.CONTROLS`.
@@ -84,18 +84,11 @@ def clips_of(
 ) -> Clips:
     """Clips of ``length`` steps without a truth: frames of as many of them as there are, and the
     hand's actions if they are told."""
-    count = len(frames)
-    none = np.zeros((count, length, 0))
-    truth = Truth(
-        none.astype(int), none.astype(int), none.astype(bool), none.astype(np.float32),
-        np.zeros((count, length, 0, 2), np.float32), none.astype(bool), none.astype(bool),
-    )  # fmt: skip
-    said = shapes.no_conditions(count, length)
+    told = None
     if actions is not None:
         there = jnp.ones(actions.shape[:2], bool)
-        said = said._replace(actions=shapes.Signal(jnp.asarray(actions, jnp.float32), there))
-    empty = none.astype(np.float32)
-    return Clips(frames, said, np.arange(count), truth, empty, empty, None, np.zeros(count, int))
+        told = shapes.Signal(jnp.asarray(actions, jnp.float32), there)
+    return bare_clips(frames, length, told)
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -20,7 +20,7 @@ from wm_jax.evaluation.protocol import Protocol, split_hash
 from wm_jax.evaluation.rows import Row, make_rows
 from wm_jax.evaluation.statistics import Estimate, Sums
 from wm_jax.evaluation.suite import Subject
-from wm_jax.evaluation.world import Clips, Truth
+from wm_jax.evaluation.world import Clips, bare_clips
 from wm_jax.models.baselines import CopyLast
 from wm_jax.progress import Progress
 
@@ -30,20 +30,7 @@ def open_clips(benchmark: Benchmark, folder: Path, episodes: int) -> Clips:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; --data must hold {benchmark.files}.")
     found = benchmark.read(folder, benchmark.context + benchmark.horizon, episodes)
-    count, length = found.frames.shape[:2]
-    none = np.zeros((count, length, 0))
-    truth = Truth(
-        none.astype(int), none.astype(int), none.astype(bool), none.astype(np.float32),
-        np.zeros((count, length, 0, 2), np.float32), none.astype(bool), none.astype(bool),
-    )  # fmt: skip
-    empty = none.astype(np.float32)
-    said = shapes.no_conditions(count, length)
-    if found.actions is not None:
-        said = said._replace(actions=found.actions)
-    start = np.zeros(count, int)
-    return Clips(
-        found.frames, said, np.arange(count), truth, empty, empty, found.covered, start
-    )  # fmt: skip
+    return bare_clips(found.frames, found.frames.shape[1], found.actions, found.covered)
 
 
 def protocol_of(benchmark: Benchmark, clips: Clips, episodes: int) -> Protocol:

@@ -262,10 +262,6 @@ class GridSlots(nn.Module):
         """The scene with a change in it: see `slot_edit`."""
         return slot_edit.apply(scene, edits, self.cells, self.pull, self.look_at)
 
-    def pushed(self, carry: Scene, by: Float[Array, "b k 2"]) -> Scene:
-        """With this added to the slots' speeds, shares of the frame a step."""
-        return carry._replace(speed=carry.speed + by)
-
     def objects(self, carry: Scene) -> Objects:
         """What is in the slots."""
         coverage, known = templates.coverage_and_known(carry.template)
@@ -277,7 +273,6 @@ class GridSlots(nn.Module):
             colour=carry.colour / CONTRAST,
             coverage=coverage.reshape(*lead, side, side),
             known=templates.whole(coverage, known)[..., 0],
-            across=jnp.asarray(side / self.cells[0], jnp.float32),
         )
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
