@@ -97,6 +97,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.modalities": ("actions", "camera", "light"),
         "model.dynamics.slots": 8,
         "model.dynamics.pull": 0.015,
+        "model.dynamics.spin": 0.15,
+        "model.dynamics.directions": 36,
+        "model.dynamics.taught": 6,
+        "model.dynamics.train_pool": 1,
     },
     "small_rssm": SMALL | RSSM,
 }

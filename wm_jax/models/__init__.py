@@ -91,7 +91,8 @@ def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
     if config.decoder == "slots":
         stage = dynamics.stage_cells
         patch = config.patch * dynamics.pool
-        return SlotDecoder(stage, patch, config.resolution, dynamics.width, config.decoder_hidden)
+        sizes = config.resolution, dynamics.width, config.decoder_hidden
+        return SlotDecoder(stage, patch, *sizes, turns=bool(dynamics.spin))
     if config.decoder == "mixture":
         return MixtureDecoder(cells, config.patch, config.decoder_hidden)
     spread = VectorToGrid(cells, config.embed, **vector) if vector else None

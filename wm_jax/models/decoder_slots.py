@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.mlp import MLP
-from wm_jax.nn.paste import write
+from wm_jax.nn.paste import read_turned, write
 
 
 class SlotDecoder(nn.Module):
@@ -21,6 +21,7 @@ class SlotDecoder(nn.Module):
     stencil α of its own looks in one colour. A pixel is f b + (1 − f)(Σ α c + (1 − Σ α) b), with
     Σ α scaled down to 1 at most.
 
+    turns: whether a slot may have turned from the template that its looks were read off
     reach: side of the square that a slot paints, as a share of the frame
     narrow: numbers through which a cell is painted; too few for an object, enough for a backdrop
     """
@@ -31,6 +32,7 @@ class SlotDecoder(nn.Module):
     width: int
     hidden: int
     reach: float = 0.32
+    turns: bool = False
     narrow: int = 4
 
     @nn.compact
@@ -64,12 +66,19 @@ class SlotDecoder(nn.Module):
         """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
         cells = self.cells[0] * self.cells[1]
         backdrop, front = self._stage(tokens[:, :cells, : self.width])
-        place, present, colour, _, look = jnp.split(tokens[:, cells:], [2, 3, 6, 8], -1)
+        slots, turn = tokens[:, cells:], None
+        if self.turns:
+            slots, turn = slots[..., :-3], jnp.arctan2(slots[..., -2:-1], slots[..., -3:-2])
+        place, present, colour, _, look = jnp.split(slots, [2, 3, 6, 8], -1)
         stencil, shade = self._objects(look, colour)
         if predicted:
             # A wrong place must not teach an object to be faint or blurred.
             stencil, shade = jax.lax.stop_gradient((stencil, shade))
         # What is likely to be there is painted in full.
+        if turn is not None:
+            middle = jnp.full_like(place, 0.5)
+            side = stencil.shape[-1]
+            stencil = read_turned(stencil[:, :, None], middle, -turn, side, 1 / side)[:, :, 0]
         there = jnp.clip(4 * present - 1, 0.0, 1.0)
         alpha = write(stencil * there[..., None], place, self.resolution)
         return backdrop, front, alpha, colour + shade

@@ -36,12 +36,14 @@ class Bodies(NamedTuple):
     sharp:   of the soft maximum, per length; two bodies add theirs
     log_mass: only differences count
     present: in [0, 1], how much of a body there is to bump into
+    gyration: squared radius of gyration, I / m, where bodies turn (`wm_jax.nn.contact_turning`)
     """
 
     support: Float[Array, "b n k"]
     sharp: Float[Array, "b n 1"]
     log_mass: Float[Array, "b n 1"]
     present: Float[Array, "b n 1"]
+    gyration: Float[Array, "b n 1"] | None = None
 
 
 class Change(NamedTuple):
@@ -120,14 +122,14 @@ def collide(
     gap, drift = apart @ directed.T - reach, closing @ directed.T
     # Where a direction separates: when it ceases to. Where it does not: how little it is missing,
     # so that bodies that overlap are pushed out the shortest way.
-    ends = jnp.where(gap > 0, _when(gap, -drift), jnp.maximum(30 * gap, -NEVER))
+    ends = jnp.where(gap > 0, time_to_close(gap, -drift), jnp.maximum(30 * gap, -NEVER))
     fast = jnp.sqrt(jnp.square(closing).sum(-1, keepdims=True) + 1e-12)
     sharp = (bodies.sharp[:, first] + bodies.sharp[:, second]) * fast
     last = jax.nn.softmax(sharp * ends, -1)
     normal = last @ directed
     normal = normal / jnp.sqrt(jnp.square(normal).sum(-1, keepdims=True) + 1e-6)
     when = jnp.maximum((last * ends).sum(-1, keepdims=True), 0.0)
-    touch = _before_the_end(when) * bodies.present[:, first] * bodies.present[:, second]
+    touch = before_the_end(when) * bodies.present[:, first] * bodies.present[:, second]
     blow = bounce * touch * jnp.minimum((closing * normal).sum(-1, keepdims=True), 0.0) * normal
     share = jax.nn.sigmoid(bodies.log_mass[:, second] - bodies.log_mass[:, first])
     rest = jnp.maximum(1 - when - late, 0.0)
@@ -151,18 +153,18 @@ def rebound(
     reach = place @ side.T + bodies.support[..., ::quarter]
     closing = speed @ side.T
     gap = jnp.reshape(walls * sign, (-1, 1, 4)) - reach
-    when = jnp.where(gap > 0, _when(gap, closing), 0.0)
-    blow = -bounce * _before_the_end(when) * jnp.maximum(closing, 0.0)
+    when = jnp.where(gap > 0, time_to_close(gap, closing), 0.0)
+    blow = -bounce * before_the_end(when) * jnp.maximum(closing, 0.0)
     return Change(blow @ side, (blow * jnp.maximum(1 - when - late, 0.0)) @ side)
 
 
-def _when(gap: Array, closing: Array) -> Array:
+def time_to_close(gap: Array, closing: Array) -> Array:
     """Steps until a positive gap is closed; `NEVER` at most."""
     time = jnp.minimum(gap / jnp.maximum(closing, 1e-6), NEVER)
     return jnp.where(closing > 1e-6, time, NEVER)
 
 
-def _before_the_end(when: Array) -> Array:
+def before_the_end(when: Array) -> Array:
     """Whether it is within the step, 0 or 1; its gradient is that of a sigmoid."""
     eased = jax.nn.sigmoid((1 - when) / EASE)
     return eased + jax.lax.stop_gradient((when < 1) - eased)

@@ -1,6 +1,6 @@
 """Reading and writing a small square at a real-valued place of a large one, differentiable in the
-place: a spatial transformer (Jaderberg et al. 2015) that only shifts, so its bilinear kernel is a
-product of two matrices."""
+place: a spatial transformer (Jaderberg et al. 2015). One that only shifts has a bilinear kernel
+that is a product of two matrices; one that also turns gathers (`read_turned`)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,42 @@ def read(
     across = _fold(taps(place[..., 0], samples, spacing, image.shape[-1]))
     square = jnp.swapaxes(down, 1, 2) @ (_fold(image) @ across)
     return square.reshape(*lead, samples, samples)
+
+
+def read_turned(
+    images: Float[Array, "*lead m h w"],
+    place: Float[Array, "*lead 2"],
+    turn: Float[Array, "*lead 1"],
+    samples: int,
+    spacing: float,
+) -> Float[Array, "*lead m s s"]:
+    """`read` of m images each, of a square that has turned by so many radians from +x to +y."""
+    *lead, count, rows, columns = images.shape
+    grid = (jnp.arange(samples) - (samples - 1) / 2) * spacing
+    right, down = grid[None, :], grid[:, None]
+    cos, sin = (f(turn)[..., None] for f in (jnp.cos, jnp.sin))
+    x = (place[..., 0, None, None] + cos * right - sin * down) * columns + 0.5
+    y = (place[..., 1, None, None] + sin * right + cos * down) * rows + 0.5
+    x, y = jnp.clip(x, 0.0, columns + 0.999), jnp.clip(y, 0.0, rows + 0.999)
+    # What is outside is 0, as a rim of one pixel; a pixel's images lie side by side.
+    padded = jnp.pad(images.reshape(-1, count, rows, columns), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    flat = jnp.moveaxis(padded, 1, -1).reshape(-1, (rows + 2) * (columns + 2), count)
+    x, y = x.reshape(-1, samples**2), y.reshape(-1, samples**2)
+    left, top = jnp.floor(x), jnp.floor(y)
+    total = jnp.zeros((*x.shape, count))
+    for i, part_y in ((0, 1 - (y - top)), (1, y - top)):
+        for j, part_x in ((0, 1 - (x - left)), (1, x - left)):
+            at = ((top + i) * (columns + 2) + left + j).astype(jnp.int32)
+            at = jnp.minimum(at, flat.shape[1] - 1)
+            taken = jnp.take_along_axis(flat, at[..., None], 1)
+            total = total + (part_x * part_y)[..., None] * taken
+    return jnp.moveaxis(total, -1, 1).reshape(*lead, count, samples, samples)
+
+
+def turned(vector: Float[Array, "*lead 2"], by: Float[Array, "*lead 1"]) -> Float[Array, "*lead 2"]:
+    """The vector, turned by so many radians from +x to +y."""
+    x, y, cos, sin = vector[..., :1], vector[..., 1:], jnp.cos(by), jnp.sin(by)
+    return jnp.concatenate([cos * x - sin * y, sin * x + cos * y], -1)
 
 
 def shift(

@@ -27,6 +27,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.edit import Edits, Objects
@@ -36,13 +37,17 @@ from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.models.dynamics.pixels import CONTRAST, background
 from wm_jax.models.dynamics.tracking import UNIT, Scene
 from wm_jax.nn.compute import over_time
+from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
+from wm_jax.nn.paste import turned
 
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
+#: Fastest spin, radians a step.
+FASTEST_TURN = 1.0
 #: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
 #: a few neighbours share it.
 SHARP = 20 / 3
@@ -59,9 +64,11 @@ class GridSlots(nn.Module):
     train_pool: cells on a side of what training sees as one. Slots are followed more exactly in
         finer frames, but no parameter depends on it, so an update need not pay for them
     directions: along which an outline is known, a multiple of four
+    taught: most slots of a window, the fullest, whose futures `teach` compares; 0: all
     foresight: steps that `teach` runs ahead from every frame
     pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
         of the frame a step²; 0: there is none
+    spin: standard deviation of how fast objects turn, radians a step; 0: none ever does
     told_size: width of what a step is told; 1 if it is told nothing
     """
 
@@ -74,8 +81,10 @@ class GridSlots(nn.Module):
     sight: int = 12
     train_pool: int = 1
     directions: int = 24
+    taught: int = 0
     foresight: int = 12
     pull: float = 0.0
+    spin: float = 0.0
     channels: int = 3
     told_size: int = 1
     posterior_reads_carry = True
@@ -91,7 +100,7 @@ class GridSlots(nn.Module):
         self.looks = MLP((64, self.look))
         self.rest = MLP((128, 64, 2), gain=0.01)
         # Near a disc at first: a direction that reaches too far from the start is never heard.
-        self.outline = MLP((64, self.directions + 2), gain=0.1)
+        self.outline = MLP((64, self.directions + (3 if self.spin else 2)), gain=0.1)
         self.free = MLP((64, 64, 6), gain=0.01)
         self.view = Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)
         self.tint = MLP((16, self.channels), gain=0.01)
@@ -100,6 +109,8 @@ class GridSlots(nn.Module):
         self.walls = self.param("walls", zeros, (4,))
         self.bounce = self.param("bounce", zeros, (2,))
         self.late = self.param("late", zeros, (2,))
+        if self.spin:
+            self.grip = self.param("grip", zeros, (2,))
         self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
 
     def initial(self, batch_size: int) -> Scene:
@@ -119,6 +130,9 @@ class GridSlots(nn.Module):
             middle=slots(2),
             template=slots(2 * self.sight**2),
             spread=slots(12),
+            turn=slots(1),
+            rate=slots(1),
+            sway=slots(3),
             visible=slots(1),
             age=slots(1),
             past=jnp.zeros((batch_size, pixels, self.channels + 1)),
@@ -127,9 +141,11 @@ class GridSlots(nn.Module):
 
     def tokens(self, carry: Scene) -> Float[Array, "b n d"]:
         """Cells of the stage, then slots, padded to one width: place, present, colour, speed (which
-        no decoder needs, but a read-out does), look."""
+        no decoder needs, but a read-out does), look; where slots turn, cosine and sine and the spin."""
         speed = FEEL * carry.speed
-        slots = (carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look)
+        slots = [carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look]
+        if self.spin:
+            slots += [jnp.cos(carry.turn), jnp.sin(carry.turn), FEEL * carry.rate / 8]
         parts = carry.stage, jnp.concatenate(slots, -1)
         width = max(part.shape[-1] for part in parts)
         pad = [(0, 0)] * (carry.stage.ndim - 1)
@@ -247,7 +263,9 @@ class GridSlots(nn.Module):
         def body(module, carry, inputs):
             (_, pixels, ground), told, is_first = inputs
             prior = module.predict(reset(carry, fresh, is_first), told, stage=False)
-            carry = tracking.correct(prior, pixels, ground, module.cells, module.pull)
+            carry = tracking.correct(
+                prior, pixels, ground, module.cells, module.pull, module.spin
+            )
             carry = module._finish(carry)
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
 
@@ -295,18 +313,33 @@ class GridSlots(nn.Module):
     def _finish(self, scene: Scene) -> Scene:
         """Looks, and places of which not all was seen, after `tracking.correct`."""
         look, shift = self.look_at(scene.template)
-        return scene._replace(look=look, place=scene.place + shift, middle=scene.middle + shift)
+        moved = turned(shift, scene.turn) if self.spin else shift
+        return scene._replace(look=look, place=scene.place + moved, middle=scene.middle + shift)
 
     def bodies(self, scene: Scene) -> Bodies:
-        support, sharp, log_mass = jnp.split(
-            self.outline(scene.look), [self.directions, self.directions + 1], -1
+        support, sharp, log_mass, *gyration = jnp.split(
+            self.outline(self._kind(scene)), self.directions + np.arange(2 + bool(self.spin)), -1
         )
         return Bodies(
             support=0.08 + 0.05 * support,
             sharp=SHARP * self.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
             log_mass=0.1 * log_mass,
             present=scene.present,
+            gyration=self._gyration(support, *gyration) if self.spin else None,
         )
+
+    def _kind(self, scene: Scene) -> Float[Array, "b k f"]:
+        """What an object's outline, mass and freedom depend on: its looks; where a hand may be
+        among them, which is grey, how much of a colour it has, too."""
+        if self.told_size == 1:
+            return scene.look
+        most, least = scene.colour.max(-1, keepdims=True), scene.colour.min(-1, keepdims=True)
+        return jnp.concatenate([scene.look, 2 * (most - least) / (most + 1e-3) - 1], -1)
+
+    def _gyration(self, support: Float[Array, "b k d"], told: Float[Array, "b k 1"]):
+        """From that of a disc of the mean reach."""
+        reach = jax.lax.stop_gradient((0.08 + 0.05 * support).mean(-1, keepdims=True))
+        return 0.5 * jnp.square(jnp.maximum(reach, 0.02)) * jnp.exp(jnp.clip(told, -1.5, 1.5))
 
     def predict(
         self,
@@ -329,8 +362,16 @@ class GridSlots(nn.Module):
         speed = scene.speed + push + pull
         walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
         bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
-        pairs = collide(scene.place, speed, bodies, bounce[0], late[0])
-        sides = rebound(scene.place, speed, bodies, walls, bounce[1], late[1])
+        flight, turning = (scene.place, speed, bodies), {}
+        if self.spin:
+            spin = contact_turning.Spin(scene.turn, scene.rate)
+            grip = jnp.clip(jnp.array([0.02, 0.15]) + self.grip, 0.0, 1.0)
+            pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
+            sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
+            turning = self._turn(scene, pairs, sides)
+        else:
+            pairs = collide(*flight, bounce[0], late[0])
+            sides = rebound(*flight, walls, bounce[1], late[1])
         blow = pairs.speed + sides.speed
         place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
         colour = scene.colour
@@ -348,13 +389,24 @@ class GridSlots(nn.Module):
             visible=jnp.zeros_like(scene.visible),
             past=recent,
             told=told,
+            **turning,
         )
+
+    def _turn(self, scene: Scene, pairs: contact_turning.Change, sides: contact_turning.Change):
+        """Turn, rate and sway after a step."""
+        spun, blow = pairs.rate + sides.rate, UNIT * (pairs.speed + sides.speed)
+        doubt = 0.04 * jnp.square(spun) + 1e-4 * jnp.square(blow).sum(-1, keepdims=True)
+        return {
+            "turn": scene.turn + scene.rate + pairs.turn + sides.turn,
+            "rate": jnp.clip(scene.rate + spun, -FASTEST_TURN, FASTEST_TURN),
+            "sway": tracking.sway_on(scene.sway, doubt),
+        }
 
     def _free(self, scene: Scene, news: Float[Array, "b f"], view: Float[Array, "b 3"]):
         """Changes of speed and place beside collisions: what acts on every slot, and how the
         ``view`` (x, y and zoom) moves what is in it."""
         news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
-        about = 8 * scene.place - 4, FEEL * scene.speed, scene.look, news
+        about = 8 * scene.place - 4, FEEL * scene.speed, self._kind(scene), news
         push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
         matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
         push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
@@ -370,7 +422,7 @@ class GridSlots(nn.Module):
         self, prior: Scene, unseen: Scene, seen, observed: Bool[Array, " b"] | None
     ) -> Scene:
         cells, pixels, ground = seen
-        scene = tracking.correct(prior, pixels, ground, self.cells, self.pull)
+        scene = tracking.correct(prior, pixels, ground, self.cells, self.pull, self.spin)
         stage = self.stage.correct(prior.stage, cells, None)
         scene = self._finish(scene._replace(stage=stage))
         return scene if observed is None else reset(unseen, scene, observed)

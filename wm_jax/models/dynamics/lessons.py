@@ -20,6 +20,9 @@ from wm_jax.nn.gradient import steady
 
 #: A slot's future is compared from where its speed is known this well: variance, 64ths a step.
 KNOWN = 0.01
+#: A turn is compared where it is known this well: variance, radians. It counts as the way that a
+#: point makes so far from the middle, in shares of the frame.
+TURN_KNOWN, RIM = 0.01, 0.05
 
 
 def stages(
@@ -73,6 +76,18 @@ def whole_error(dynamics: Any, slots: Scene, key: jax.Array) -> Float[Array, "b 
     return (error * (slots.present[..., 0] > 0.8)).sum(-1)
 
 
+def _fullest(slots: Scene, count: int) -> Scene:
+    """The ``count`` slots of a window that hold something for longest: pairs of empty ones cost as
+    much and teach nothing. (b, t, …) as before."""
+    if not 0 < count < slots.present.shape[2]:
+        return slots
+    held = slots.present[..., 0].sum(1)
+    chosen = jnp.sort(jnp.argsort(-held, axis=-1)[:, :count], -1)[:, None, :, None]
+    whole = {name: getattr(slots, name) for name in ("stage", "past", "told")}
+    fewer = jax.tree.map(lambda x: jnp.take_along_axis(x, chosen, 2), slots._replace(**dict.fromkeys(whole)))
+    return fewer._replace(**whole)
+
+
 def place_error(
     dynamics: Any, slots: Scene, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
 ) -> Float[Array, "b t"]:
@@ -80,10 +95,12 @@ def place_error(
     where the frames then show them, in eighths of the frame, over steps and summed over slots."""
     batch, time = is_first.shape
     starts = time - 1
+    slots = _fullest(slots, dynamics.taught)
     trusted = (slots.present * slots.visible)[..., 0]
     known = (slots.present[..., 0] > 0.8) & (slots.spread[..., 4:6].max(-1) < KNOWN)
     # A blow that the prediction missed shows a frame late: until then a speed looks known.
     begun = trusted[:, :starts] * (known[:, :-1] & known[:, 1:])
+    told_turn = slots.sway[..., 0] < TURN_KNOWN  # never of a disc
     stream = jnp.cumsum(is_first, 1)
     begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
     bodies = dynamics.bodies(begin)
@@ -96,12 +113,17 @@ def place_error(
         scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
         scene = module.predict(scene, hears, stage=False, past=False, bodies=bodies)
         off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
-        distance = jnp.sqrt(64 * jnp.square(off).sum(-1) + 4e-4) - 0.02
+        off = jnp.square(off).sum(-1)
+        if dynamics.spin:
+            twist = scene.turn.reshape(batch, starts, -1) - slots.turn[..., 0][:, at]
+            off = off + jnp.square(RIM * twist) * told_turn[:, :starts] * told_turn[:, at]
+        distance = jnp.sqrt(64 * off + 4e-4) - 0.02
         moving = {name: getattr(scene, name) for name in moving}
         return moving, (distance * trusted[:, at] * begun).sum(-1) * real
 
     # What stays as it is does not travel through the scan.
-    moving = {name: getattr(begin, name) for name in ("place", "speed", "visible", "told")}
+    changing = ("place", "speed", "visible", "told", *(("turn", "rate") if dynamics.spin else ()))
+    moving = {name: getattr(begin, name) for name in changing}
     steps = jnp.arange(1, dynamics.foresight + 1)
     _, error = over_time(ahead, 0, 0)(dynamics, moving, steps)
     return jnp.pad(error.mean(0), ((0, 0), (0, 1)))

@@ -108,6 +108,9 @@ def _add(scene: Scene, choice: Bool[Array, "b 1"], edits: Edits, cells, pull, lo
         template=template,
         spread=jnp.repeat(variances, 2)[None, None],
         visible=1.0,
+        turn=0.0,
+        rate=0.0,
+        sway=0.0,
         age=SEEN,
     )
 

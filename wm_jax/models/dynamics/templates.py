@@ -11,10 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.nn.grid import addresses
-from wm_jax.nn.paste import read
+from wm_jax.nn.paste import read, read_turned
 
 #: Of a template, what is left of a frame after the next.
 KEEP = 0.9
+#: How much of a template's edges, by squared radius and per edge across, may seem to tell of its
+#: turn though it is a disc: pixels are square. (0.06 to 0.12 for discs, 0.14 to 0.6 for squares.)
+ROUND = 0.15
 #: Side of the maps that looks are read off. What counts pixels is for templates of this side.
 SIDE = 12
 
@@ -69,8 +72,15 @@ def views(
     anchor: Float[Array, "b k 2"],
     side: int,
     cells: tuple[int, int],
+    turn: Float[Array, "b k 1"] | None = None,
 ) -> list[Array]:
-    """The surroundings of each slot in each of its m images, (b, k, side²)."""
+    """The surroundings of each slot in each of its m images, (b, k, side²); of one that has turned,
+    as it sees them."""
+    if turn is not None:
+        maps = images.reshape(*images.shape[:-1], *cells)
+        maps = read_turned(maps, anchor, turn, side, 1 / cells[0])
+        maps = maps.reshape(*images.shape[:-1], side * side)
+        return [maps[:, :, i] for i in range(images.shape[2])]
     anchor = jnp.broadcast_to(anchor[:, :, None], (*images.shape[:3], 2))
     squares = read(images.reshape(*images.shape[:-1], *cells), anchor, side, 1 / cells[0])
     squares = squares.reshape(*images.shape[:-1], side * side)
@@ -105,6 +115,37 @@ def align(coverage: Float[Array, "b k s"], weight: Array, seen: Array, cells: tu
     x, y = total(right * (coverage - seen)), total(down * (coverage - seen))
     step = jnp.stack([yy * x - xy * y, xx * y - xy * x], -1) / (xx * yy - xy**2)[..., None]
     return jnp.clip(step, -1.0, 1.0) / cells[0]
+
+
+def align_turning(
+    coverage: Float[Array, "b k s"], weight: Array, seen: Array, cells: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """`align` of a template that may also have turned: by how much it has moved (b, k, 2), turned
+    (b, k, 1), and how well its turn is told: the variance of a turn (radians²) for a variance of a
+    place of one (pixels²), infinite for a disc."""
+    right, down = _slopes(coverage)
+    at = spots(coverage.shape[-1], cells) * cells[0]
+    swing = down * at[:, 0] - right * at[:, 1]
+    miss = weight * (coverage - seen)
+
+    def total(x, y):
+        return (x * y).sum(-1, keepdims=True)
+
+    # The normal equations, and their adjugate matrix; of what is not told, nothing is believed.
+    a, b, c = weight * right, weight * down, weight * swing
+    xx, yy, zz = total(a, right) + 0.1, total(b, down) + 0.1, total(c, swing) + 1.0
+    xy, xz, yz = total(a, down), total(a, swing), total(b, swing)
+    x, y, z = total(right, miss), total(down, miss), total(swing, miss)
+    first, second, third = yy * zz - yz**2, xz * yz - xy * zz, xy * yz - xz * yy
+    determinant = xx * first + xy * second + xz * third
+    by_x = (first * x + second * y + third * z) / determinant
+    by_y = (second * x + (xx * zz - xz**2) * y + (xy * xz - xx * yz) * z) / determinant
+    twist = (third * x + (xy * xz - xx * yz) * y + (xx * yy - xy**2) * z) / determinant
+    moved_by = jnp.clip(jnp.concatenate([by_x, by_y], -1), -1.0, 1.0) / cells[0]
+    of_place = (jnp.square(right) + jnp.square(down)).sum(-1, keepdims=True) / 2
+    size = (coverage @ jnp.square(at).sum(-1, keepdims=True)) / (coverage.sum(-1, keepdims=True) + 1)
+    told = jnp.maximum(zz - 1.0 - ROUND * of_place * size, 0.0)
+    return moved_by, jnp.clip(twist, -0.3, 0.3), of_place / (told + 1e-2)
 
 
 def told_by(coverage: Float[Array, "b k s"], weight: Array) -> Float[Array, "b k 2"]:

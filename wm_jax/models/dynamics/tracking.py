@@ -31,7 +31,7 @@ from wm_jax.models.dynamics import templates
 from wm_jax.models.dynamics.pixels import Owners, openness, owners
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
-from wm_jax.nn.paste import shift
+from wm_jax.nn.paste import shift, turned
 
 #: Squared surprise from which a pixel is the start of a new slot.
 NEW = 8.0
@@ -55,6 +55,11 @@ ROUGH = 1.0
 PLACE, SPEED = 8.0, 1.5
 #: Random change of the speed in a step.
 WANDER = 0.002
+#: Standard deviations, in radians, of a turn of which nothing is known any more, and of what a
+#: template's own edges leave open.
+LOST, BLUNT = 0.5, 0.01
+#: Random change of the spin in a step, radians.
+FLUTTER = 0.001
 #: Squared standard deviations from which on the filter believes that it lost the slot.
 ASTRAY = 16.0
 
@@ -71,6 +76,10 @@ class Scene(NamedTuple):
     pull:     what the slot's own frames say of its steady acceleration, shares a step²
     spread:   for x and for y, in 64ths: the covariance matrix of place, speed and pull, as xx, xv,
               vv, xp, vp, pp
+    turn:     how far it has turned from its template, in radians from +x to +y; 0 where slots are
+              not followed in that
+    rate:     radians a step
+    sway:     covariance of turn and rate, as tt, tr, rr
     visible:  how much of the slot the last frame showed, in [0, 1]; 0 where none was seen
     age:      frames in which it was found
     past:     mean of recent frames and whether there was one
@@ -87,6 +96,9 @@ class Scene(NamedTuple):
     middle: Float[Array, "b k 2"]
     template: Float[Array, "b k two_s"]
     spread: Float[Array, "b k 12"]
+    turn: Float[Array, "b k 1"]
+    rate: Float[Array, "b k 1"]
+    sway: Float[Array, "b k 3"]
     visible: Float[Array, "b k 1"]
     age: Float[Array, "b k 1"]
     past: Float[Array, "b p e"]
@@ -94,7 +106,7 @@ class Scene(NamedTuple):
 
 
 def give_birth(
-    scene: Scene, pixels, ground, cells, pull: float = 0.0
+    scene: Scene, pixels, ground, cells, pull: float = 0.0, spin: float = 0.0
 ) -> tuple[Scene, Bool[Array, "b k 1"]]:
     """At most two slots a frame start at the most surprising pixels, which changed, lie near one
     that lost their colour, or are part of something small: one that is missing and has this colour,
@@ -127,6 +139,12 @@ def give_birth(
         variances = (PLACE**2, 0.0, SPEED**2, 0.0, 0.0, pull**2)
         begun["spread"] = jnp.repeat(jnp.array(variances), 2)
         scene = _where(born | back, scene, begun)
+        if spin:  # a template starts as it is seen; how one that is back has turned is not known
+            scene = _where(born, scene, {"turn": 0.0})
+            scene = _where(born | back, scene, {"rate": 0.0})
+            lost = jnp.where(back, LOST**2, 0.0)[..., None]
+            sway = jnp.concatenate([lost, 0 * lost, 0 * lost + spin**2], -1)
+            scene = scene._replace(sway=jnp.where((born | back)[..., None], sway, scene.sway))
         new = new | born
     return scene, new[..., None]
 
@@ -137,13 +155,15 @@ def correct(
     ground: Float[Array, "b 1 c"],
     cells: tuple[int, int],
     pull: float = 0.0,
+    spin: float = 0.0,
 ) -> Scene:
     """The scene after a frame was seen. Stage, look and told are the caller's; so is what a slot's
     middle is, if not all of it was seen.
 
     pull: standard deviation of a steady acceleration (64ths a step²) before anything was seen
+    spin: the same of a spin (radians a step); 0: templates are upright, and stay so
     """
-    scene, new = give_birth(scene, pixels, ground, cells, pull)
+    scene, new = give_birth(scene, pixels, ground, cells, pull, spin)
     whose = _owners(scene, pixels, ground, cells)
     mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
@@ -156,8 +176,9 @@ def correct(
     images = jnp.stack([shown.open_ * shown.covered, shown.open_, bare], 2)
 
     spots = templates.spots(side**2, cells)
-    anchor = scene.place - scene.middle
-    seen, clear, empty = _view(images, anchor, side, cells)
+    turn = scene.turn if spin else None
+    anchor = scene.place - _turned(scene.middle, turn)
+    seen, clear, empty = _view(images, anchor, side, cells, turn)
     coverage, known = templates.coverage_and_known(scene.template)
     coverage, known = jnp.where(new, seen, coverage), jnp.where(new, clear, known)
     gone = (coverage * known * empty).sum(-1, keepdims=True)
@@ -167,28 +188,30 @@ def correct(
     # Where little is open of what is known, the prediction is better than that: as when a side
     # comes out from behind something that was not there when the other one went in.
     expected = centre(known * clear * coverage + 0.01 * coverage, spots)
-    off = centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected)
+    off = _turned(centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected), turn)
     shown_of_it = (known * clear * coverage).sum(-1) / ((known * coverage).sum(-1) + 1e-3)
     rough = jnp.square(ROUGH / (shown_of_it[..., None] + 1e-3))
     off = jnp.where(new, 1.0, scene.spread[..., :2] / (scene.spread[..., :2] + rough)) * off
-    # Exactly: lay the template over what is seen, around a whole pixel, where nothing that is open
-    # is mixed with what is not.
-    odd = side % 2 / 2
-    pixel = (jnp.round((anchor + off) * cells[0] - odd) + odd) / cells[0]
-    seen, clear = _view(images[:, :, :2], pixel, side, cells)
-    for _ in range(1 + fine):
-        laid, sharp = templates.moved(coverage, known, anchor + off - pixel, cells)
-        step = templates.align(laid, sharp * clear, seen, cells)
-        off = off + jnp.where(new, 0.0, step)
-    part = templates.told_by(laid, sharp * clear) * templates.whole(laid, sharp)
-    part = jnp.clip(part, 0.0, 1.0)
+    if spin:
+        off, part, turning = _laid_turning(
+            scene, images[:, :, :2], anchor, off, (coverage, known), new, cells
+        )
+    else:
+        off, part = _laid(images[:, :, :2], anchor, off, (coverage, known), new, cells)
     error = (CLEAR / fine) ** 2 / (part**2 + 1e-4) / jnp.maximum(sure, 1e-6)
-    place, speed, steady, spread = _kalman(scene, off, jnp.where(found > 0.5 * few, error, 1e6))
+    unseen = found <= 0.5 * few
+    place, speed, steady, spread = _kalman(scene, off, jnp.where(unseen, 1e6, error))
+    if spin:
+        by, doubt = turning
+        doubt = (CLEAR / fine) ** 2 * doubt / jnp.maximum(sure, 1e-6) + BLUNT**2
+        scene = _kalman_turning(scene, by, jnp.where(unseen | new, 1e6, doubt), spin)
+        turn = scene.turn
 
-    anchor = place - scene.middle
-    seen, clear = _view(images[:, :, :2], anchor, side, cells)
+    anchor = place - _turned(scene.middle, turn)
+    seen, clear = _view(images[:, :, :2], anchor, side, cells, turn)
     template = templates.add(scene.template, seen, clear)
-    anchor, template = templates.recentre(anchor, template, cells)
+    by, template = templates.recentre(jnp.zeros_like(anchor), template, cells)
+    anchor = anchor + _turned(by, turn)
     middle = centre(templates.coverage_and_known(template)[0], spots)
 
     gone = jnp.clip(2 * gone - 0.5, 0.0, 1.0) * (1 - sure)
@@ -201,7 +224,7 @@ def correct(
     recent = jnp.where(ever > 0, past + 0.1 * (pixels - past), pixels)
     present, there = scene.present, scene.present > 0
     return scene._replace(
-        place=jnp.where(there, anchor + middle, scene.place),
+        place=jnp.where(there, anchor + _turned(middle, turn), scene.place),
         speed=speed,
         pull=steady,
         present=present + there * 0.5 * sure * (1 - present) - 0.4 * gone * present,
@@ -256,6 +279,58 @@ def shared_pull(scene: Scene, pull: float) -> Float[Array, "b k 2"]:
     return jnp.where(scene.visible > 0.1, scene.pull, everyones)
 
 
+def sway_on(sway: Float[Array, "b k 3"], more: Float[Array, "b k 1"]) -> Float[Array, "b k 3"]:
+    """The covariance of turn and rate a step later, and with this variance of the rate added."""
+    tt, tr, rr = jnp.split(sway, 3, -1)
+    tt = jnp.minimum(tt + 2 * tr + rr + more / 3, LOST**2)
+    rr = jnp.minimum(rr + FLUTTER**2 + more, 1.0)
+    most = 0.99 * jnp.sqrt(tt * rr)
+    return jnp.concatenate([tt, jnp.clip(tr + rr, -most, most), rr], -1)
+
+
+def _laid(images, anchor, off, template, new, cells):
+    """How far ``off`` a template is, exactly: it is laid over what is seen, around a whole pixel,
+    where nothing that is open is mixed with what is not. And the share of it that tells so."""
+    (coverage, known), side = template, round(template[0].shape[-1] ** 0.5)
+    odd = side % 2 / 2
+    pixel = (jnp.round((anchor + off) * cells[0] - odd) + odd) / cells[0]
+    seen, clear = _view(images, pixel, side, cells)
+    for _ in range(1 + templates.fine(side)):
+        laid, sharp = templates.moved(coverage, known, anchor + off - pixel, cells)
+        step = templates.align(laid, sharp * clear, seen, cells)
+        off = off + jnp.where(new, 0.0, step)
+    part = templates.told_by(laid, sharp * clear) * templates.whole(laid, sharp)
+    return off, jnp.clip(part, 0.0, 1.0)
+
+
+def _laid_turning(scene: Scene, images, anchor, off, template, new, cells):
+    """`_laid` of templates that turn; and by how much they have turned more than predicted, with
+    its variance for a variance of a place of one (64ths²)."""
+    (coverage, known), side = template, round(template[0].shape[-1] ** 0.5)
+    by = jnp.zeros_like(scene.turn)
+    for _ in range(1 + templates.fine(side)):
+        turn = scene.turn + by
+        seen, clear = _view(images, anchor + off, side, cells, turn)
+        step, twist, doubt = templates.align_turning(coverage, known * clear, seen, cells)
+        off = off + jnp.where(new, 0.0, turned(step, turn))
+        by = by + jnp.where(new, 0.0, twist)
+    part = templates.told_by(coverage, known * clear) * templates.whole(coverage, known)
+    cos, sin = jnp.square(jnp.cos(turn)), jnp.square(jnp.sin(turn))
+    part = cos * part + sin * part[..., ::-1]
+    return off, jnp.clip(part, 0.0, 1.0), (by, doubt * (cells[0] / UNIT) ** 2)
+
+
+def _kalman_turning(scene: Scene, by, error, spin: float) -> Scene:
+    """Turn, rate and sway after a measurement that is ``by`` further than predicted."""
+    tt, tr, rr = jnp.split(scene.sway, 3, -1)
+    astray = jnp.square(by) / (tt + error) > ASTRAY
+    tt = jnp.where(astray, LOST**2, tt)
+    tr, rr = jnp.where(astray, 0.0, tr), jnp.where(astray, spin**2, rr)
+    gain, bend = tt / (tt + error), tr / (tt + error)
+    sway = jnp.concatenate([(1 - gain) * tt, (1 - gain) * tr, rr - bend * tr], -1)
+    return scene._replace(turn=scene.turn + gain * by, rate=scene.rate + bend * by, sway=sway)
+
+
 def _kalman(scene: Scene, off: Float[Array, "b k 2"], error: Float[Array, "b k 2"]):
     """Place, speed, pull and spread after a measurement that is ``off``, with this squared
     ``error``."""
@@ -276,11 +351,21 @@ def _kalman(scene: Scene, off: Float[Array, "b k 2"], error: Float[Array, "b k 2
     return scene.place + gain * off, scene.speed + turn * off, scene.pull + bend * off, spread
 
 
-def _view(images: Float[Array, "b k m p"], anchor: Float[Array, "b k 2"], side: int, cells):
+def _view(
+    images: Float[Array, "b k m p"],
+    anchor: Float[Array, "b k 2"],
+    side: int,
+    cells: tuple[int, int],
+    turn: Float[Array, "b k 1"] | None = None,
+):
     """Around ``anchor``: how much the slot covers of what is open, what is open, and any further
     images as they are."""
-    seen, clear, *more = templates.views(images, anchor, side, cells)
+    seen, clear, *more = templates.views(images, anchor, side, cells, turn)
     return seen / (clear + 1e-3), jnp.clip((clear - AJAR) / (1 - AJAR), 0.0, 1.0), *more
+
+
+def _turned(vector: Float[Array, "b k 2"], by: Float[Array, "b k 1"] | None):
+    return vector if by is None else turned(vector, by)
 
 
 def _left_behind(pixels, past, moved, cells: tuple[int, int], fine: int = 1):
