@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wm_jax.nn.paste import read, write
+from wm_jax.nn.paste import read, read_turned, turned, write
 
 SIZE, SIDE = 16, 5
 
@@ -49,3 +49,20 @@ def test_the_place_has_a_gradient_toward_the_target():
 
 def test_what_leaves_the_frame_is_cut_off():
     assert write(jnp.ones((SIDE, SIDE)), jnp.array([1.5, 0.5]), SIZE).sum() == 0
+
+
+def test_a_square_that_has_not_turned_is_read_as_before_and_a_quarter_turn_is_one():
+    images = jax.random.uniform(jax.random.key(0), (2, 3, 16, 16))
+    place = jnp.array([[0.4, 0.55], [0.13, 0.9]])
+    plain = read(images, jnp.broadcast_to(place[:, None], (2, 3, 2)), 6, 1 / 16)
+    found = read_turned(images, place, jnp.zeros((2, 1)), 6, 1 / 16)
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+    quarter = read_turned(images, place, jnp.full((2, 1), np.pi / 2), 6, 1 / 16)
+    # Its x runs down the frame: what it sees to its right lies below.
+    np.testing.assert_allclose(quarter, jnp.rot90(plain, 1, (2, 3)), atol=1e-5)
+
+
+def test_a_vector_turns_from_x_to_y():
+    np.testing.assert_allclose(
+        turned(jnp.array([[1.0, 0.0]]), jnp.array([[np.pi / 2]])), [[0.0, 1.0]], atol=1e-6
+    )

@@ -45,7 +45,7 @@ def read_turned(
     cos, sin = (f(turn)[..., None] for f in (jnp.cos, jnp.sin))
     x = (place[..., 0, None, None] + cos * right - sin * down) * columns + 0.5
     y = (place[..., 1, None, None] + sin * right + cos * down) * rows + 0.5
-    x, y = jnp.clip(x, 0.0, columns + 0.999), jnp.clip(y, 0.0, rows + 0.999)
+    x, y = jnp.clip(x, 0.0, columns + 1.0), jnp.clip(y, 0.0, rows + 1.0)
     # What is outside is 0, as a rim of one pixel; a pixel's images lie side by side.
     padded = jnp.pad(images.reshape(-1, count, rows, columns), [(0, 0), (0, 0), (1, 1), (1, 1)])
     flat = jnp.moveaxis(padded, 1, -1).reshape(-1, (rows + 2) * (columns + 2), count)
