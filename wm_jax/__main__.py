@@ -21,6 +21,7 @@ VERBS = {
     "compare": ("wm_jax.evaluation.compare", "score runs on the same episodes, paired"),
     "reproduce": ("wm_jax.studies.cli", "run a study: its claim, all arms, a verdict"),
     "edit": ("wm_jax.edit_cli", "change a scene in a sentence, and see both futures"),
+    "imagine": ("wm_jax.imagine_cli", "scenes from a caption alone, and what happens in them"),
     "export": ("wm_jax.export", "turn a run into a folder that runs with jax alone"),
 }
 
