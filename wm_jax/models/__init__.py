@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from wm_jax.errors import UserError
+from wm_jax.models.conditioning import flat_size
 from wm_jax.models.decoder_conv import ConvDecoder
 from wm_jax.models.decoder_flow import FlowDecoder
 from wm_jax.models.decoder_mixture import MixtureDecoder
@@ -58,7 +59,7 @@ def build(config: Any) -> WorldModel:
     cells = check(config)
     fields = _plain(config.dynamics)
     if config.name == "grid_slots":
-        fields["told_size"] = Net.told_width if config.modalities else 1
+        fields["told_size"] = flat_size(tuple(config.modalities))
     dynamics = DYNAMICS[config.name](cells=cells, **fields)
     if hasattr(dynamics, "check"):
         dynamics.check()

@@ -20,8 +20,14 @@ def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array,
     return jnp.concatenate(parts, -1)
 
 
+def flat_size(modalities: tuple[str, ...]) -> int:
+    """Width of `flatten`; 1 where nothing is told."""
+    return sum(CONDITION_SIZES[name] + 1 for name in modalities) or 1
+
+
 class Conditioning(nn.Module):
-    """Conditions (…) → (…, width). With no modalities chosen, a single zero: nothing is told."""
+    """Conditions (…) → (…, width), or, of width 0, as they are (`flatten`). With no modalities
+    chosen, a single zero: nothing is told."""
 
     modalities: tuple[str, ...]
     width: int
@@ -34,4 +40,6 @@ class Conditioning(nn.Module):
         unknown = set(self.modalities) - set(CONDITION_SIZES)
         if unknown:
             raise ValueError(f"unknown modalities {sorted(unknown)}")
+        if not self.width:
+            return flatten(conditions, self.modalities)
         return nn.silu(Dense(self.width)(flatten(conditions, self.modalities)))

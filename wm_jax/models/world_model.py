@@ -68,7 +68,8 @@ class Net(nn.Module):
     heads: Heads | None = None
 
     def setup(self) -> None:
-        self.conditioning = Conditioning(self.modalities, self.told_width)
+        plain = getattr(self.dynamics, "hears_plainly", False)
+        self.conditioning = Conditioning(self.modalities, 0 if plain else self.told_width)
 
     def step(self, carry, conditions, frame, key):
         embedding = None if frame is None else self.encoder(frame)

@@ -8,9 +8,13 @@ the correction is `tracking`, which has no parameters.
 Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.nn.contact`):
 
   h_i, m_i = f(look_i)                                   reach along 24 directions, log of the mass
-  a, d, A  = g(x_i, v_i, look_i, told)                   0 in a world that is told nothing
+  a, A     = g(x_i, v_i, look_i, told)                   about 0 of what has a hue: a hand is grey
   v ← v + p + a + A v + Σ_j blows of j and of the walls on i      p the pull, as gravity
   x ← x + v − p/2 + d + what is left of the step after a blow, times the blow
+
+with d what the camera does to every place, linear in what is told. Where objects turn (``spin``), a
+template is kept as the object sees itself, its angle and spin are followed too, and a blow has an
+arm and a friction (`wm_jax.nn.contact_turning`).
 
 A collision is a jump: a smooth network makes half of one wherever it is not sure, and is wrong on
 both sides. So that there are contacts, and that they change the speed along their normal, is given;
@@ -48,6 +52,8 @@ from wm_jax.nn.paste import turned
 FASTEST = 0.2
 #: Fastest spin, radians a step.
 FASTEST_TURN = 1.0
+#: So that what a camera does is about as large in every number: x, y and zoom.
+VIEW = np.array([1 / 16, 1 / 16, 1.0], np.float32)
 #: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
 #: a few neighbours share it.
 SHARP = 20 / 3
@@ -88,6 +94,8 @@ class GridSlots(nn.Module):
     channels: int = 3
     told_size: int = 1
     posterior_reads_carry = True
+    #: A camera moves every place by what is linear in the numbers that say so.
+    hears_plainly = True
 
     @property
     def stage_cells(self) -> tuple[int, int]:
@@ -109,6 +117,8 @@ class GridSlots(nn.Module):
         self.walls = self.param("walls", zeros, (4,))
         self.bounce = self.param("bounce", zeros, (2,))
         self.late = self.param("late", zeros, (2,))
+        if self.told_size > 1:  # a hand is grey; what has a hue does not move by itself
+            self.moves_itself = self.param("moves_itself", zeros, (2,))
         if self.spin:
             self.grip = self.param("grip", zeros, (2,))
         self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
@@ -333,8 +343,7 @@ class GridSlots(nn.Module):
         among them, which is grey, how much of a colour it has, too."""
         if self.told_size == 1:
             return scene.look
-        most, least = scene.colour.max(-1, keepdims=True), scene.colour.min(-1, keepdims=True)
-        return jnp.concatenate([scene.look, 2 * (most - least) / (most + 1e-3) - 1], -1)
+        return jnp.concatenate([scene.look, 2 * _saturation(scene.colour) - 1], -1)
 
     def _gyration(self, support: Float[Array, "b k d"], told: Float[Array, "b k 1"]):
         """From that of a disc of the mean reach."""
@@ -355,7 +364,7 @@ class GridSlots(nn.Module):
         push = shift = jnp.zeros_like(scene.speed)
         recent = scene.past
         if self.told_size > 1:
-            view = self.view(told - scene.told)
+            view = VIEW * self.view(told - scene.told)
             push, shift = self._free(scene, news, view)
             recent = tracking.panned(recent, view[:, :2], self.cells) if past else recent
         pull = tracking.shared_pull(scene, self.pull) if self.pull else jnp.zeros_like(push)
@@ -410,6 +419,8 @@ class GridSlots(nn.Module):
         push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
         matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
         push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
+        bias, slope = self.moves_itself[0] + 4, self.moves_itself[1] + 10
+        push = push * nn.sigmoid(bias - slope * _saturation(scene.colour))
         return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
 
     def _at_rest(self, prior: Scene, before: Scene) -> Scene:
@@ -426,6 +437,12 @@ class GridSlots(nn.Module):
         stage = self.stage.correct(prior.stage, cells, None)
         scene = self._finish(scene._replace(stage=stage))
         return scene if observed is None else reset(unseen, scene, observed)
+
+
+def _saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
+    """0 of a grey, 1 of a pure colour."""
+    most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)
+    return (most - least) / (jnp.abs(most) + 1e-3)
 
 
 def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):
