@@ -1,6 +1,6 @@
 """Scenes from captions: does the picture show what the words say, at once and later?
 
-    python experiments/benchmarks/imagine.py --model runs/small --data data/small --episodes 64 --json
+    python experiments/benchmarks/imagine.py --model runs/small --data data/small --json
 
 The captions are those of the data set's test episodes, hands aside, which no edit can put into a
 scene. Of each --samples scenes are drawn (`wm_jax.captions`), and the instrument of the evaluation

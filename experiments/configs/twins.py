@@ -98,6 +98,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.dynamics.slots": 8,
         "model.dynamics.pull": 0.015,
         "model.dynamics.spin": 0.15,
+        "model.dynamics.shading": True,
         "model.dynamics.directions": 36,
         "model.dynamics.taught": 6,
         "model.dynamics.train_pool": 1,

@@ -6,7 +6,7 @@ import numpy as np
 import pymunk
 import pytest
 
-from wm_jax.nn import contact, contact_turning
+from wm_jax.nn import contact
 from wm_jax.nn.contact import Bodies, directions
 from wm_jax.nn.contact_turning import Spin, collide, rebound, turned
 
@@ -87,9 +87,7 @@ def test_momentum_is_kept_and_energy_if_nothing_rubs(mass, grip):
     # About the place of the first, where the impulse on both is at one point of the contact.
     when = 1 - np.linalg.norm(change.place[0, 0]) / np.linalg.norm(kick[0])
     apart = (place + when * speed)[1] - (place + when * speed)[0]
-    angular = (inertia * spun).sum() + mass[1] * (
-        apart[0] * kick[1, 1] - apart[1] * kick[1, 0]
-    )
+    angular = (inertia * spun).sum() + mass[1] * (apart[0] * kick[1, 1] - apart[1] * kick[1, 0])
     np.testing.assert_allclose(angular, 0, atol=1e-5)  # of 5e-3
 
     def energy(speed, rate):

@@ -81,7 +81,9 @@ def collide(
     gap = apart @ directed.T - convex(start[:, first] + start[:, second][..., opposite])
     growth = end - start
     drift = closing @ directed.T - growth[:, first] - growth[:, second][..., opposite]
-    ends = jnp.where(gap > 0, contact.time_to_close(gap, -drift), jnp.maximum(30 * gap, -contact.NEVER))
+    ends = jnp.where(
+        gap > 0, contact.time_to_close(gap, -drift), jnp.maximum(30 * gap, -contact.NEVER)
+    )
     pace = jnp.square(closing).sum(-1, keepdims=True)
     fast = jnp.sqrt(pace + jnp.square(0.1 * (spin.rate[:, first] - spin.rate[:, second])) + 1e-12)
     sharp = (bodies.sharp[:, first] + bodies.sharp[:, second]) * fast

@@ -38,10 +38,10 @@ from wm_jax.edit import Edits, Objects
 from wm_jax.models.dynamics import lessons, slot_edit, templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
-from wm_jax.models.dynamics.pixels import CONTRAST, background
+from wm_jax.models.dynamics.pixels import CONTRAST, background, background_plane
 from wm_jax.models.dynamics.tracking import UNIT, Scene
-from wm_jax.nn.compute import over_time
 from wm_jax.nn import contact_turning
+from wm_jax.nn.compute import over_time
 from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
@@ -52,6 +52,8 @@ from wm_jax.nn.paste import turned
 FASTEST = 0.2
 #: Fastest spin, radians a step.
 FASTEST_TURN = 1.0
+#: Parts on a side of the frame that a shaded background is read off.
+GROUND = 16
 #: So that what a camera does is about as large in every number: x, y and zoom.
 VIEW = np.array([1 / 16, 1 / 16, 1.0], np.float32)
 #: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
@@ -75,6 +77,7 @@ class GridSlots(nn.Module):
     pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
         of the frame a step²; 0: there is none
     spin: standard deviation of how fast objects turn, radians a step; 0: none ever does
+    shading: whether the light may fall unevenly on the background
     told_size: width of what a step is told; 1 if it is told nothing
     """
 
@@ -91,6 +94,7 @@ class GridSlots(nn.Module):
     foresight: int = 12
     pull: float = 0.0
     spin: float = 0.0
+    shading: bool = False
     channels: int = 3
     told_size: int = 1
     posterior_reads_carry = True
@@ -151,7 +155,7 @@ class GridSlots(nn.Module):
 
     def tokens(self, carry: Scene) -> Float[Array, "b n d"]:
         """Cells of the stage, then slots, padded to one width: place, present, colour, speed (which
-        no decoder needs, but a read-out does), look; where slots turn, cosine and sine and the spin."""
+        no decoder needs, but a read-out does), look; where they turn, cosine, sine and spin."""
         speed = FEEL * carry.speed
         slots = [carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look]
         if self.spin:
@@ -273,9 +277,7 @@ class GridSlots(nn.Module):
         def body(module, carry, inputs):
             (_, pixels, ground), told, is_first = inputs
             prior = module.predict(reset(carry, fresh, is_first), told, stage=False)
-            carry = tracking.correct(
-                prior, pixels, ground, module.cells, module.pull, module.spin
-            )
+            carry = tracking.correct(prior, pixels, ground, module.cells, module.pull, module.spin)
             carry = module._finish(carry)
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
 
@@ -308,7 +310,13 @@ class GridSlots(nn.Module):
         lead, coarse = embeddings.shape[:-2], self._coarser()
         shown = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
         shown = _pooled(shown, coarse.cells, coarse.pool)
-        ground = background(shown.mean(-2))
+        if self.shading:
+            side = min(GROUND, coarse.cells[0])
+            parts = _pooled(embeddings, self.cells, self.cells[0] // side).mean(-2)
+            cells = addresses((side, side)), addresses(coarse.cells)
+            ground = background_plane(parts, *cells)
+        else:
+            ground = background(shown.mean(-2))
         cells = nn.silu(self.stage_in(shown.reshape(*lead, shown.shape[-3], -1) - 0.5))
         return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
 

@@ -84,7 +84,9 @@ def _fullest(slots: Scene, count: int) -> Scene:
     held = slots.present[..., 0].sum(1)
     chosen = jnp.sort(jnp.argsort(-held, axis=-1)[:, :count], -1)[:, None, :, None]
     whole = {name: getattr(slots, name) for name in ("stage", "past", "told")}
-    fewer = jax.tree.map(lambda x: jnp.take_along_axis(x, chosen, 2), slots._replace(**dict.fromkeys(whole)))
+    fewer = jax.tree.map(
+        lambda x: jnp.take_along_axis(x, chosen, 2), slots._replace(**dict.fromkeys(whole))
+    )
     return fewer._replace(**whole)
 
 

@@ -33,6 +33,8 @@ from wm_jax.nn.grid import addresses
 CONTRAST = 10.0
 #: Colours this near to each other may both be background, under an uneven light.
 SHADE = 0.06
+#: Times that a plane is laid through what is near it.
+PLANE_ROUNDS = 4
 #: Surprise, per squared share of the frame, of a pixel away from its slot.
 NEAR = 64.0
 #: The background's surprise counts this much more than a slot's, whose colour is known less well.
@@ -82,19 +84,68 @@ def background(colours: Float[Array, "*lead n c"]) -> Float[Array, "*lead 1 c"]:
     return (weight[..., None, :] @ colours) / weight.sum(-1)[..., None, None]
 
 
+def background_plane(
+    colours: Float[Array, "*lead n c"], at: Float[Array, "n 2"], pixels: Float[Array, "p 2"]
+) -> Float[Array, "*lead p c"]:
+    """`background` under a light that falls unevenly: a colour that is linear in the place, known
+    at the places ``at`` (in [0, 1]) and wanted at ``pixels``.
+
+    Two colours are tried, that which most are near and that which most of the others are near, each
+    made a plane by least squares over what is near it, again and again; the one that then holds
+    more of the frame is the background. An even bar is denser in colour than a shaded ground.
+    """
+    near = _near(colours, background(colours))
+    others = _mode(colours, 1 - near)
+    basis, wanted = (jnp.concatenate([jnp.ones_like(x[:, :1]), x - 0.5], 1) for x in (at, pixels))
+    planes, held = [], []
+    for weight in (near, _near(colours, others)):
+        for _ in range(PLANE_ROUNDS):
+            plane = _fit(basis, weight, colours)
+            weight = _near(colours, basis @ plane)
+        planes.append(plane)
+        held.append(_near(colours, basis @ plane, 2.0).sum(-1)[..., None, None])
+    return wanted @ jnp.where(held[1] > 1.05 * held[0], planes[1], planes[0])
+
+
+def _near(colours: Float[Array, "*lead n c"], centre: Float[Array, "*lead m c"], wide: float = 1.0):
+    far = jnp.square(colours - centre).sum(-1)
+    return jnp.exp(-jnp.minimum(far / (wide * SHADE) ** 2, 25.0))
+
+
+def _mode(colours: Float[Array, "*lead n c"], weight: Float[Array, "*lead n"]):
+    """The colour that most of what has a ``weight`` is near."""
+    lengths = jnp.square(colours).sum(-1)
+    products = colours @ jnp.swapaxes(colours, -1, -2)
+    far = lengths[..., None] + lengths[..., None, :] - 2 * products
+    density = (jnp.exp(-jnp.minimum(far / SHADE**2, 25.0)) * weight[..., None, :]).sum(-1)
+    best = jnp.argmax(density * weight, -1)[..., None, None]
+    return jnp.take_along_axis(colours, best, -2)
+
+
+def _fit(basis: Float[Array, "n 3"], weight: Float[Array, "*lead n"], colours):
+    """Weighted least squares of the colours, (…, 3, c); a slope that little tells of is small."""
+    weighed = basis * weight[..., None]
+    normal = jnp.swapaxes(weighed, -1, -2) @ basis + jnp.diag(jnp.array([1e-3, 0.2, 0.2]))
+    right = jnp.swapaxes(weighed, -1, -2) @ colours
+    a, b, c = (normal[..., i, :] for i in range(3))
+    adjugate = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], -1)
+    determinant = (a * jnp.cross(b, c)).sum(-1)[..., None, None]
+    return adjugate @ right / determinant
+
+
 def owners(
     place: Float[Array, "b k 2"],
     colour: Float[Array, "b k c"],
     present: Float[Array, "b k 1"],
     pixels: Float[Array, "b p c"],
-    ground: Float[Array, "b 1 c"],
+    ground: Float[Array, "b #p c"],
     cells: tuple[int, int],
 ) -> Owners:
     """Who owns which pixel; see the module's docstring. Colours are times CONTRAST."""
-    ahead, pixels = colour - ground, pixels - ground
-    size = jnp.square(ahead).sum(-1)[..., None]
+    pixels = pixels - ground
+    size = _beyond_squared(colour, ground)
     lengths = jnp.square(pixels).sum(-1)
-    along = ahead @ jnp.swapaxes(pixels, 1, 2)
+    along = _beyond(colour, ground, pixels)
     # A slot's first colour may be a mixture; what lies further along is it too.
     covered = jnp.clip(along / (size + 1.0), 0.0, 1.6)
     off = lengths[:, None] - 2 * covered * along + jnp.square(covered) * size
@@ -111,17 +162,17 @@ def openness(
     whose: Owners,
     colour: Float[Array, "b k c"],
     pixels: Float[Array, "b p c"],
-    ground: Float[Array, "b 1 c"],
+    ground: Float[Array, "b #p c"],
     cells: tuple[int, int],
 ) -> Openness:
     """What of each pixel is open; see the module's docstring."""
-    seen, ahead = pixels - ground, colour - ground
+    seen = pixels - ground
     near, edge = _around(jnp.clip(4 * whose.rest - 2, 0.0, 1.0), seen, cells)
     mixed = near[:, None] > 0.5
     # The normal equations of the two shares.
-    ee, aa = jnp.square(edge).sum(-1)[:, None], jnp.square(ahead).sum(-1)[..., None]
-    ea = ahead @ jnp.swapaxes(edge, 1, 2)
-    es, as_ = (seen * edge).sum(-1)[:, None], ahead @ jnp.swapaxes(seen, 1, 2)
+    ee, aa = jnp.square(edge).sum(-1)[:, None], _beyond_squared(colour, ground)
+    ea = _beyond(colour, ground, edge)
+    es, as_ = (seen * edge).sum(-1)[:, None], _beyond(colour, ground, seen)
     determinant = ee * aa - ea**2
     apart = determinant > APART * ee * aa + 1.0
     determinant = jnp.where(apart, determinant, 1.0)
@@ -136,6 +187,21 @@ def openness(
     covers = jnp.clip(covers / jnp.maximum(1 - hidden, 0.1), 0.0, 1.0)
     covered = jnp.where(mixed, covers, whose.share * whose.covered / (plain + 1e-3))
     return Openness(open_, covered, ~mixed)
+
+
+def _beyond(
+    colour: Float[Array, "b k c"], ground: Float[Array, "b #p c"], other: Float[Array, "b p c"]
+) -> Float[Array, "b k p"]:
+    """(colour − ground) · other, for every slot at every pixel."""
+    return colour @ jnp.swapaxes(other, 1, 2) - (ground * other).sum(-1)[:, None]
+
+
+def _beyond_squared(
+    colour: Float[Array, "b k c"], ground: Float[Array, "b #p c"]
+) -> Float[Array, "b k #p"]:
+    """|colour − ground|²"""
+    lengths = jnp.square(colour).sum(-1)[..., None] + jnp.square(ground).sum(-1)[:, None]
+    return jnp.maximum(lengths - 2 * colour @ jnp.swapaxes(ground, 1, 2), 0.0)
 
 
 def _around(weight: Float[Array, "b p"], colour: Float[Array, "b p c"], cells: tuple[int, int]):

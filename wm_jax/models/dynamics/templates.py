@@ -143,7 +143,9 @@ def align_turning(
     twist = (third * x + (xy * xz - xx * yz) * y + (xx * yy - xy**2) * z) / determinant
     moved_by = jnp.clip(jnp.concatenate([by_x, by_y], -1), -1.0, 1.0) / cells[0]
     of_place = (jnp.square(right) + jnp.square(down)).sum(-1, keepdims=True) / 2
-    size = (coverage @ jnp.square(at).sum(-1, keepdims=True)) / (coverage.sum(-1, keepdims=True) + 1)
+    size = (coverage @ jnp.square(at).sum(-1, keepdims=True)) / (
+        coverage.sum(-1, keepdims=True) + 1
+    )
     told = jnp.maximum(zz - 1.0 - ROUND * of_place * size, 0.0)
     return moved_by, jnp.clip(twist, -0.3, 0.3), of_place / (told + 1e-2)
 
