@@ -22,6 +22,7 @@ VERBS = {
     "reproduce": ("wm_jax.studies.cli", "run a study: its claim, all arms, a verdict"),
     "edit": ("wm_jax.edit_cli", "change a scene in a sentence, and see both futures"),
     "export": ("wm_jax.export", "turn a run into a folder that runs with jax alone"),
+    "launch": ("wm_jax.launch.cli", "render a job for SLURM, TPU VMs, Kubernetes, SkyPilot"),
 }
 
 
