@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from orbax.checkpoint import multihost
 
 from wm_jax.errors import UserError
 from wm_jax.stop import StopRequest
@@ -30,6 +31,10 @@ COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX
 HEARTBEAT = 10
 #: Seconds to wait for the others at the start: on a pod, images are still being pulled.
 START = 300
+#: Seconds to wait for them at `meet`: one may compile, or prove a large checkpoint.
+MEETING = 1200
+#: Seconds to wait for them at the end. All have met there; who does not come has failed.
+LEAVE = 10
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, Any] | None:
@@ -69,7 +74,10 @@ def join(environment: Mapping[str, str] | None = None) -> None:
         return
     try:
         jax.distributed.initialize(
-            **arguments, initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT
+            **arguments,
+            initialization_timeout=START,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=LEAVE,
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
@@ -77,6 +85,12 @@ def join(environment: Mapping[str, str] | None = None) -> None:
             f"this process did not find the others within {START} s ({reason}); see that all were "
             f"started, and that {COORDINATOR} can be reached from every host."
         ) from error
+
+
+def meet(place: str) -> None:
+    """Waits until all processes are here: before the first exchange between their devices, which on
+    a CPU waits for 30 s only, and before they leave. Nothing for a single process."""
+    multihost.get_barrier_sync_fn()(key=f"wm_jax_{place}", timeout_ms=1000 * MEETING)
 
 
 def stop_request() -> StopRequest:

@@ -163,6 +163,7 @@ class Run:
             if self._saved != step:
                 self._save(state, step)
             self._checkpoints.wait()
+            processes.meet("saved")
         if stop.requested:
             path = self._checkpoints.directory / str(step)
             _tell(f"stopped after update {step} and saved {path}; the same command goes on.")
@@ -213,6 +214,7 @@ class Run:
                 f"{self._workdir / 'metrics.jsonl'}."
             )
         self._writer.event("compiled", self._saved or 0, **cost._asdict())
+        processes.meet("compiled")
         return updates
 
     def _blank(self, batch: int, time: int) -> window.Arrays:
@@ -389,7 +391,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Orbax's threads log a traceback for what `Checkpoints` tells in one sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     result = train(config, arguments.workdir)
-    if arguments.json:
+    if jax.process_index():
+        pass  # of several processes the first one tells
+    elif arguments.json:
         print(json.dumps(result))
     elif not result["stopped"]:
         print(

@@ -113,7 +113,7 @@ def _pod(job: Job, options: Options) -> str:
       image: {json.dumps(job.image)}
       command:
 {indented(_list(job.command()), 8)}      env:
-{indented(_environment(job), 8)}{indented(_resources(job, options), 6)}{_mount(job)}{_volumes(job)}"""
+{indented(_environment(job), 8)}{_resources(job, options)}{_mount(job)}{_volumes(job)}"""
 
 
 def _list(items: list[str]) -> str:
@@ -165,7 +165,8 @@ def _resources(job: Job, options: Options) -> str:
     asked = {"cpu": options.cpu, "memory": options.memory}
     lines = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in asked.items() if value)
     requests = f"  requests:\n{lines}" if lines else ""
-    return f"resources:\n{limits}{requests}" if limits or requests else ""
+    text = f"resources:\n{limits}{requests}" if limits or requests else ""
+    return indented(text, 6)
 
 
 def _mount(job: Job) -> str:
