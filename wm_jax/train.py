@@ -66,7 +66,9 @@ def train(
     try:
         run = Run(config, Path(workdir), model, source, validation)
         try:
-            return run.train()
+            result = run.train()
+            processes.meet("end")
+            return result
         finally:
             run.close()
     except OSError as error:
@@ -163,7 +165,6 @@ class Run:
             if self._saved != step:
                 self._save(state, step)
             self._checkpoints.wait()
-            processes.meet("saved")
         if stop.requested:
             path = self._checkpoints.directory / str(step)
             _tell(f"stopped after update {step} and saved {path}; the same command goes on.")

@@ -48,7 +48,7 @@ class Job:
     topology:    of a TPU slice, such as 4x4x4
     hours:       the most that one attempt may take
     grace:       seconds from the warning to the end, in which the run saves
-    restarts:    after failures; being stopped or preempted counts as none
+    restarts:    after crashes; see launch/README.md for what counts where
     image:       container image that holds wm_jax
     bucket:      gs://NAME, mounted at /storage on every host
     environment: variables of every process
