@@ -160,8 +160,8 @@ def run(command: Sequence[str], count: int, devices: int | None, grace: float = 
         hosts.start(command, told)
         return hosts.wait()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def free_port() -> int:
