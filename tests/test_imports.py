@@ -20,6 +20,7 @@ LAYERS = [
     ["wm_jax.nn"],
     ["wm_jax.models"],
     ["wm_jax.config"],  # above the models: their own fields are its knobs
+    ["wm_jax.processes"],
     ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.optim", "wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
     ["wm_jax.naming", "wm_jax.telling"],
@@ -29,7 +30,7 @@ LAYERS = [
     ["wm_jax.evaluation", "wm_jax.model_card"],
     ["wm_jax.train", "wm_jax.export"],
     ["wm_jax.timeline", "wm_jax.constraints"],
-    ["wm_jax.edit_cli"],
+    ["wm_jax.edit_cli", "wm_jax.launch"],
     ["wm_jax.studies"],
     ["wm_jax.__main__"],
 ]

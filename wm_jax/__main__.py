@@ -23,6 +23,7 @@ VERBS = {
     "edit": ("wm_jax.edit_cli", "change a scene in a sentence, and see both futures"),
     "imagine": ("wm_jax.imagine_cli", "scenes from a caption alone, and what happens in them"),
     "export": ("wm_jax.export", "turn a run into a folder that runs with jax alone"),
+    "launch": ("wm_jax.launch.cli", "render a job for SLURM, TPU VMs, Kubernetes, SkyPilot"),
 }
 
 

@@ -24,14 +24,13 @@ from ml_collections import ConfigDict
 
 from data_pipelines import window
 from data_pipelines.input import open_loader, open_split
-from wm_jax import budget, checkpoint, curriculum, optim, train_step
+from wm_jax import budget, checkpoint, curriculum, optim, processes, train_step
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.clips import Clips
 from wm_jax.errors import UserError
 from wm_jax.progress import Progress
 from wm_jax.shapes import HEAD_FIELDS
-from wm_jax.stop import StopRequest
 from wm_jax.writers import Writer, read_rows
 
 _EXAMPLES = """\
@@ -67,7 +66,9 @@ def train(
     try:
         run = Run(config, Path(workdir), model, source, validation)
         try:
-            return run.train()
+            result = run.train()
+            processes.meet("end")
+            return result
         finally:
             run.close()
     except OSError as error:
@@ -132,7 +133,7 @@ class Run:
         if train.steps and step >= train.steps:
             _tell(f"{self._workdir} has its {train.steps} updates already.")
             return self._result(step)
-        with StopRequest() as stop:
+        with processes.stop_request() as stop:
             state = self._restore()
             position = self._loader.position()
             self._check_size(next(self._loader))  # before anything is compiled or measured
@@ -145,7 +146,7 @@ class Run:
             late, self._mark = None, (step, time.monotonic())
             stream = sys.stderr if self._first else io.StringIO()
             with Progress(train.steps, "train", initial=step, stream=stream) as bar:
-                while step < train.steps and not stop.requested:
+                while step < train.steps and not stop.due(step):
                     batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
                     update = updates[curriculum.stage_at(self._stages, step, train.steps)]
                     state, metrics = update(state, batch, np.float32(rate(step)))
@@ -214,6 +215,7 @@ class Run:
                 f"{self._workdir / 'metrics.jsonl'}."
             )
         self._writer.event("compiled", self._saved or 0, **cost._asdict())
+        processes.meet("compiled")
         return updates
 
     def _blank(self, batch: int, time: int) -> window.Arrays:
@@ -375,18 +377,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, metavar="FILE.py:VARIANT")
     parser.add_argument("--workdir", required=True, metavar="DIR")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--stopped-status",
+        type=int,
+        default=0,
+        metavar="N",
+        help="exit status of a run that a signal stopped before its end (default 0)",
+    )
     arguments, overrides = parser.parse_known_args(argv)
     config = configs.load(arguments.config, overrides)
+    processes.join()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/wm_jax").expanduser()))
     # Orbax's threads log a traceback for what `Checkpoints` tells in one sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     result = train(config, arguments.workdir)
-    if arguments.json:
+    if jax.process_index():
+        pass  # of several processes the first one tells
+    elif arguments.json:
         print(json.dumps(result))
     elif not result["stopped"]:
         print(
             f"trained {result['steps']} updates in {result['workdir']}; next: "
             f"wm-jax evaluate --workdir {result['workdir']}"
         )
-    return 0
+    return arguments.stopped_status if result["stopped"] else 0
