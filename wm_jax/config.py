@@ -64,6 +64,8 @@ AT_LEAST = {
 }
 #: Of the loss, what must be at least 1; all else there is a weight and may be 0.
 COUNTS = ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
+#: Sizes of the dynamics that may be 0.
+MAY_BE_0 = ("model.dynamics.passes", "model.dynamics.taught")
 #: Must lie in [0, 1).
 FRACTIONS = (
     "model.loss.context_noise",
@@ -297,7 +299,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     for key, value in values.items():
         if key.startswith(("model.dynamics.", "model.loss.")) and type(value) in (int, float):
             size = key.startswith("model.dynamics.") and type(value) is int
-            least = int((size or key in COUNTS) and key != "model.dynamics.passes")
+            least = int((size or key in COUNTS) and key not in MAY_BE_0)
             if not value >= least:
                 raise UserError(f"config.{key}={value} must be at least {least}.")
     model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
