@@ -67,8 +67,8 @@ def _result(
             del row["seconds"]
     size, seconds = sum(r.bytes for r in reports), sum(r.seconds for r in reports)
     whole = [report.step for report in reports if report.problem is None]
-    result = {"workdir": str(workdir), "steps": rows, "set_aside": aside}
-    result |= {"newest": max(whole, default=None), "damaged": len(reports) - len(whole)}
+    result: dict[str, Any] = {"workdir": str(workdir), "steps": rows, "set_aside": aside}
+    result |= {"newest": whole[-1] if whole else None, "damaged": len(reports) - len(whole)}
     if verified:
         result |= {"bytes": size, "gigabytes_per_second": size / 1e9 / max(seconds, 1e-9)}
     return result

@@ -31,7 +31,7 @@ def start(function: Callable[..., Any], log: Path, *arguments: Any) -> int:
     """Calls ``function`` in a process of its own; returns its id. Its words go to ``log``."""
     with warnings.catch_warnings():
         # JAX and Python warn of forking beside threads; none of JAX's runs before `function`.
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", message=".*fork")
         child = os.fork()
     if child:
         return child
