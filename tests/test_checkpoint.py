@@ -38,7 +38,8 @@ def copy(state):
 def saved(tmp_path, setup, count=3, keep=2):
     """A folder with the last ``keep`` of ``count`` checkpoints, and the states they hold."""
     config, batch, state, step = setup
-    checkpoints, states, state = checkpoint.Checkpoints(tmp_path, keep), {}, copy(state)
+    checkpoints = checkpoint.Checkpoints(tmp_path, checkpoint.Keep(keep))
+    states, state = {}, copy(state)
     for _ in range(count):
         state, _ = step(state, batch, 1e-2)
         states[int(state.step)] = copy(state)
@@ -195,3 +196,41 @@ def test_a_checkpoint_of_four_devices_comes_back_on_one(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
     # and the run goes on, on one device
     assert tiny.train(tmp_path, train__steps=20)["step"] == 20
+
+
+def test_the_best_and_every_so_many_stay_beside_the_newest(tmp_path, setup):
+    config, _, state, _ = setup
+    keep = checkpoint.Keep(last=1, every=4, best="clip/psnr_db")
+    scores = {1: 20.0, 2: 30.0, 3: 25.0, 6: 29.0}
+    for number in range(1, 8):
+        # A process of its own each time: what stays is told by the disk alone.
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep)
+        told = {"clip/psnr_db": scores[number]} if number in scores else None
+        state = copy(state)._replace(step=jnp.int32(number))
+        checkpoints.save(state, POSITION, config, told)
+        checkpoints.wait()
+    assert checkpoint.steps(checkpoints.directory) == [2, 4, 7]
+
+
+@pytest.mark.parametrize("harm", ["key", "shape", "number"])
+def test_a_manifest_that_changed_is_noticed(tmp_path, setup, harm):
+    checkpoints, _ = saved(tmp_path, setup)
+    path = checkpoints.directory / "3" / "manifest.json"
+    old, new = {"key": ('"files"', '"filez"'), "shape": ("[192, 16]", "[193, 16]")}.get(
+        harm, ('"scores": {}', '"scores": {"clip/psnr_db": 99}')
+    )
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert checkpoint.damage(path.parent) == "is damaged: manifest.json cannot be read"
+    assert checkpoint.restore_params(tmp_path)[2] == 2
+    assert checkpoints.newest() == 2
+
+
+def test_a_manifest_of_an_earlier_version_still_counts(tmp_path, setup):
+    checkpoints, states = saved(tmp_path, setup)
+    path = checkpoints.directory / "3" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: content[key] for key in ("files", "arrays")}))
+    assert checkpoints.newest() == 3
+    assert_same(checkpoints.restore(3, setup[2]).state, states[3])

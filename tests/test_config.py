@@ -53,6 +53,8 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--train.steps=3", r"write --config\.KEY=VALUE"),
         ("--config.optim.schedule=cosin", "optim.schedule='cosin' is not one of constant, cosine"),
         ("--config.train.keep=0", "train.keep=0 must be at least 1"),
+        ("--config.train.keep_best=psnr", "keep_best='psnr' is not one of .*clip/psnr_db"),
+        ("--config.train.spike_factor=0.5", "spike_factor=0.5 must be above 1, or 0"),
         ("--config.train.ema=1", r"must lie in \[0, 1\)"),
         ("--config.model.patch=7", "patch=7 does not divide model.resolution=64"),
         ("--config.model.dynamics.slots=0", "dynamics.slots=0 must be at least 1"),
@@ -71,6 +73,13 @@ def test_what_cannot_be_is_refused_in_one_sentence(experiment, override, words):
     with pytest.raises(UserError, match=words) as error:
         load(f"{experiment}:tiny", [override])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("every", [0, 750])
+def test_the_best_checkpoint_needs_clips_to_be_judged_by(experiment, every):
+    changes = ["--config.train.keep_best=clip/psnr_db", f"--config.train.clip_every={every}"]
+    with pytest.raises(UserError, match=f"clip_every={every} to a multiple of train.checkpoint_"):
+        load(f"{experiment}:tiny", changes)
 
 
 def test_a_missing_config_lists_what_exists(tmp_path, monkeypatch, experiment):

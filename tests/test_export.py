@@ -397,3 +397,5 @@ def test_an_export_does_not_tell_where_its_data_was():
     assert export.portable(config) == {"data": {"directory": "small", "window": 3}, "seed": 1}
     once = export.portable(config)
     assert export.portable(once) == once
+    tuned = export.portable(config | {"train": {"init_from": "/home/somebody/runs/a", "keep": 2}})
+    assert tuned["train"] == {"init_from": "a", "keep": 2}

@@ -15,7 +15,9 @@ PACKAGES = ("wm_jax", "data_pipelines")
 
 #: A module imports from its own line or from those above. The longest matching prefix counts.
 LAYERS = [
-    ["wm_jax", "wm_jax.errors", "wm_jax.shapes", "wm_jax.edit", "wm_jax.progress", "wm_jax.stop"],
+    ["wm_jax", "wm_jax.errors", "wm_jax.shapes", "wm_jax.edit", "wm_jax.progress"],
+    ["wm_jax.stop", "wm_jax.watchdog"],
+    ["wm_jax.manifest", "wm_jax.checkpoint_cli"],
     ["wm_jax.losses", "data_pipelines"],
     ["wm_jax.nn"],
     ["wm_jax.models"],
@@ -23,6 +25,7 @@ LAYERS = [
     ["wm_jax.processes"],
     ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.optim", "wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
+    ["wm_jax.recover", "wm_jax.warm_start"],
     ["wm_jax.naming", "wm_jax.telling"],
     ["wm_jax.sentences"],
     ["wm_jax.export_loader", "wm_jax.programs"],

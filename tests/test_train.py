@@ -190,6 +190,8 @@ def test_a_nan_stops_the_run_and_reaches_no_checkpoint(tmp_path, at, last):
     params, _, _ = checkpoint.restore_params(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert events(tmp_path, "not_finite")[0]["metric"] == "train/loss/next_frame"
+    tries = [row["tries"] for row in events(tmp_path, "went_back") if row["step"] == last]
+    assert tries == [1, 2, 3]  # on other data each time, and then no more
 
 
 def test_a_nan_at_once_says_that_nothing_was_saved(tmp_path):

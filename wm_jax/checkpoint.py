@@ -1,19 +1,17 @@
 """Checkpoints that are whole or not there: Orbax writes them, a manifest of digests proves them.
 
 ``workdir/checkpoints/<step>/`` holds four named items (``weights``, ``optimizer``, ``data``,
-``config``) and ``manifest.json``: size and crc32 of every file, shape and dtype of every array. The
-manifest is written last, so a step without one was never finished; a step whose files differ from
-it is damaged. Neither is restored: the newest whole step is.
+``config``) and ``manifest.json`` (see `wm_jax.manifest`), which is written last. A step without one
+was never finished, one whose files differ from it is damaged. Neither is restored: the newest whole
+step is.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import threading
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +21,11 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from wm_jax import config as configs
+from wm_jax import manifest
 from wm_jax.errors import UserError
+from wm_jax.manifest import damage, folder, steps
 from wm_jax.train_step import TrainState
 
-MANIFEST = "manifest.json"
 _PARTIAL = "orbax-checkpoint-tmp"
 
 
@@ -36,8 +35,25 @@ class Restored(NamedTuple):
     step: int
 
 
-def folder(workdir: str | Path) -> Path:
-    return Path(workdir).absolute() / "checkpoints"
+class Keep(NamedTuple):
+    """Which checkpoints stay: the newest ``last``; those of every ``every``-th update (0: none);
+    the one whose clip scored highest in the metric ``best`` ('': none)."""
+
+    last: int = 2
+    every: int = 0
+    best: str = ""
+
+    def drop(self, directory: Path) -> list[int]:
+        """Steps that may go."""
+        there = steps(directory)
+        stay = set(there[-self.last :])
+        if self.every:
+            stay |= {step for step in there if step % self.every == 0}
+        if self.best:
+            scores = {step: manifest.scores(directory / str(step)) for step in there}
+            judged = [step for step in there if self.best in scores[step]]
+            stay |= {max(judged, key=lambda step: scores[step][self.best])} if judged else set()
+        return [step for step in there if step not in stay]
 
 
 class Checkpoints:
@@ -46,20 +62,26 @@ class Checkpoints:
     ``notes`` collects sentences about what was found damaged; the caller shows them.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 2):
+    def __init__(self, workdir: str | Path, keep: Keep | None = None):
         self.directory = folder(workdir)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.notes: list[str] = []
-        self._keep = keep
+        self._keep = keep or Keep()
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
         if jax.process_index() == 0:
             _remove_partial(self.directory)
 
-    def save(self, state: TrainState, position: dict[str, Any], config: ConfigDict) -> Path:
+    def save(
+        self,
+        state: TrainState,
+        position: dict[str, Any],
+        config: ConfigDict,
+        scores: dict[str, float] | None = None,
+    ) -> Path:
         """Starts writing; the files are whole once `wait` returns. Arrays are copied before this
-        returns, so ``state`` may be donated at once. A failure of the save before this one is
-        raised here."""
+        returns, so ``state`` may be donated at once. ``scores`` are those of this update's clip. A
+        failure of the save before this one is raised here."""
         self.wait()
         path = self.directory / str(int(state.step))
         items = _items(state)
@@ -70,7 +92,7 @@ class Checkpoints:
                 response = ocp.save_checkpointables_async(path, items, overwrite=True)
         except (OSError, ValueError) as error:
             raise self._explain(error, path) from error
-        self._writer = threading.Thread(target=self._finish, args=(response, path, arrays))
+        self._writer = threading.Thread(target=self._finish, args=(response, path, arrays, scores))
         self._writer.start()
         return path
 
@@ -103,7 +125,7 @@ class Checkpoints:
         """
         path = self.directory / str(step)
         wanted = _items(like)
-        there = json.loads((path / MANIFEST).read_text())["arrays"]
+        there = manifest.read(path)["arrays"]
         _compare(path, there, {name: _describe(item) for name, item in wanted.items()})
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), wanted
@@ -114,13 +136,19 @@ class Checkpoints:
         state = TrainState(**rest, params=weights["params"], ema=weights.get("ema"))
         return Restored(state, loaded["data"], step)
 
-    def _finish(self, response: Any, path: Path, arrays: dict[str, dict[str, str]]) -> None:
+    def _finish(
+        self,
+        response: Any,
+        path: Path,
+        arrays: dict[str, dict[str, str]],
+        scores: dict[str, float] | None,
+    ) -> None:
         """In the writer's thread: wait for Orbax, prove the files, drop what is old."""
         try:
             response.result()
             if jax.process_index() == 0:
-                _write_manifest(path, arrays)
-                for step in steps(self.directory)[: -self._keep]:
+                manifest.write(path, arrays, scores or {})
+                for step in self._keep.drop(self.directory):
                     shutil.rmtree(self.directory / str(step))
         except BaseException as error:  # noqa: BLE001, handed to the caller by `wait`
             self._error = self._explain(error, path)
@@ -131,7 +159,7 @@ class Checkpoints:
         if not full and getattr(error, "errno", None) != errno.ENOSPC:
             return error
         _remove_partial(self.directory)
-        if not (path / MANIFEST).exists():
+        if not (path / manifest.MANIFEST).exists():
             shutil.rmtree(path, ignore_errors=True)
         older = steps(self.directory)
         kept = (
@@ -143,28 +171,6 @@ class Checkpoints:
             f"the disk is full: checkpoint {path} could not be written; {kept}. Free some space "
             "and run the same command to go on."
         )
-
-
-def steps(directory: Path) -> list[int]:
-    """Numbers of the step folders, whole or not, ascending."""
-    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit() and p.is_dir())
-
-
-def damage(path: Path) -> str | None:
-    """None for a whole checkpoint, or what is wrong with it: '… is damaged: <file> …'."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
-        return "was never finished"
-    except (OSError, ValueError):
-        return f"is damaged: {MANIFEST} cannot be read"
-    for name, (size, digest) in manifest["files"].items():
-        try:
-            if (path / name).stat().st_size != size or _crc32(path / name) != digest:
-                return f"is damaged: the content of {name} has changed"
-        except OSError:
-            return f"is damaged: {name} is missing"
-    return None
 
 
 def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, ConfigDict, int]:
@@ -182,7 +188,7 @@ def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree
             f"wm-jax train --config experiments/configs/twins.py:small --workdir {workdir}"
         )
     path = directory / str(whole)
-    arrays = json.loads((path / MANIFEST).read_text())["arrays"]["weights"]
+    arrays = manifest.read(path)["arrays"]["weights"]
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract: dict[str, Any] = {}
     for name, text in arrays.items():
@@ -197,6 +203,11 @@ def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree
     weights = loaded["weights"]
     config = configs.from_json(json.dumps(loaded["config"]))
     return weights.get("ema", weights["params"]), config, whole
+
+
+def name_of(path: Any) -> str:
+    """An array's name in checkpoints, of its path in a tree: 'decoder/kernel'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _context() -> ocp.Context:
@@ -222,11 +233,8 @@ def _items(state: TrainState) -> dict[str, Any]:
 def _describe(tree: PyTree) -> dict[str, str]:
     """Path of every array -> 'float32 [3, 4]'."""
 
-    def name(path: Any) -> str:
-        return jax.tree_util.keystr(path, simple=True, separator="/")
-
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {name(path): f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in leaves}
+    return {name_of(path): f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in leaves}
 
 
 def _compare(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
@@ -238,25 +246,6 @@ def _compare(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
                     f"checkpoint {path} does not fit this model: {name} is {old} there and {new} "
                     "here; use the config it was made with, or a new workdir."
                 )
-
-
-def _write_manifest(path: Path, arrays: dict[str, dict[str, str]]) -> None:
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    digests = {str(p.relative_to(path)): [p.stat().st_size, _crc32(p)] for p in files}
-    partial = path / f"{MANIFEST}.partial"
-    with partial.open("w") as file:
-        json.dump({"files": digests, "arrays": arrays}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path / MANIFEST)
-
-
-def _crc32(path: Path) -> int:
-    digest = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest = zlib.crc32(block, digest)
-    return digest
 
 
 def _remove_partial(directory: Path) -> None:

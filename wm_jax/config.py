@@ -24,11 +24,12 @@ EXPERIMENTS = Path("experiments/configs")
 
 #: Knobs a resumed run may change: they say where, how often and how long, not what is learned.
 FREE_ON_RESUME = re.compile(
-    r"eval\.|mesh\.|train\.(log|clip|checkpoint)_|train\.keep$|model\.remat$"
+    r"eval\.|mesh\.|train\.(log_|clip_|checkpoint_|keep|recover_|spike_|hang_)|model\.remat$"
 )
 
 CHOICES = {
     "data.loader": ("memory", "grain"),
+    "train.keep_best": ("", "clip/psnr_db", "clip/psnr_step1_db"),
     "optim.name": ("adamw", "laprop", "muon"),
     "optim.schedule": ("constant", "cosine", "linear", "wsd"),
     "optim.clip": ("agc", "norm", "none"),
@@ -54,6 +55,10 @@ AT_LEAST = {
     "train.log_every": 1,
     "train.checkpoint_every": 1,
     "train.keep": 1,
+    "train.keep_every": 0,
+    "train.recover_tries": 0,
+    "train.spike_factor": 0,
+    "train.hang_minutes": 0,
     "train.clip_every": 0,
     "train.clip_episodes": 1,
     "optim.warmup": 0,
@@ -136,7 +141,18 @@ def train_config() -> ConfigDict:
     config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
     config.log_every = 10  # updates between rows of metrics.jsonl
     config.checkpoint_every = 500  # updates
-    config.keep = 2  # checkpoints
+    config.keep = 2  # newest checkpoints that stay
+    config.keep_every = 0  # updates; checkpoints of every so many stay too, 0: none
+    config.keep_best = ""  # metric of the clip whose highest checkpoint stays too; '': none
+    # Weights to begin with, by name: the workdir of a run (its newest checkpoint) or the folder of
+    # one checkpoint; '': drawn from the seed. Those in `init_skip`, and below, stay as drawn.
+    config.init_from = ""
+    config.init_skip = ()  # for example ('decoder', 'dynamics/cell/kernel')
+    # Times that a run goes back to one and the same checkpoint, on data after those that led to a
+    # NaN or a spike, before it stops.
+    config.recover_tries = 3
+    config.spike_factor = 0.0  # times the median of recent losses that is a spike; 0: none is
+    config.hang_minutes = 30.0  # for one update, after which a run dumps stacks and dies; 0: never
     config.clip_every = 1_000  # updates between open-loop clips; 0: none
     config.clip_episodes = 4  # episodes a clip
     return config
@@ -329,6 +345,17 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"data.loader={config.data.loader}: a window goes on from the one before only if none "
             "is cut and they are read in order; set train.window_doublings=() and "
             "data.loader=memory."
+        )
+    if train.keep_best and (not train.clip_every or train.clip_every % train.checkpoint_every):
+        raise UserError(
+            f"config.train.keep_best={train.keep_best} judges checkpoints by clips: set "
+            f"train.clip_every={train.clip_every} to a multiple of train.checkpoint_every="
+            f"{train.checkpoint_every}."
+        )
+    if 0 < train.spike_factor <= 1:
+        raise UserError(
+            f"config.train.spike_factor={train.spike_factor} must be above 1, or 0 for no rule; "
+            "try 10."
         )
     if config.data.workers and config.data.loader == "memory":
         raise UserError(

@@ -66,11 +66,14 @@ def main(argv: list[str]) -> int:
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the last part of an absolute ``data.directory`` alone."""
-    data = dict(config["data"])
-    if Path(data["directory"]).is_absolute():
-        data["directory"] = Path(data["directory"]).name
-    return {**config, "data": data}
+    """The config with the last part alone of an absolute ``data.directory`` or
+    ``train.init_from``."""
+    out = dict(config)
+    for section, key in (("data", "directory"), ("train", "init_from")):
+        path = Path(config.get(section, {}).get(key, ""))
+        if path.is_absolute():
+            out[section] = {**config[section], key: path.name}
+    return out
 
 
 def export(

@@ -24,13 +24,15 @@ from ml_collections import ConfigDict
 
 from data_pipelines import window
 from data_pipelines.input import open_loader, open_split
-from wm_jax import budget, checkpoint, curriculum, optim, processes, train_step
+from wm_jax import budget, checkpoint, curriculum, optim, processes, recover, train_step, warm_start
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.clips import Clips
 from wm_jax.errors import UserError
 from wm_jax.progress import Progress
 from wm_jax.shapes import HEAD_FIELDS
+from wm_jax.stop import StopRequest
+from wm_jax.watchdog import STATUS, Watchdog
 from wm_jax.writers import Writer, read_rows
 
 _EXAMPLES = """\
@@ -39,14 +41,18 @@ examples:
   wm-jax train --config experiments/configs/twins.py:small --workdir runs/b \\
       --config.train.batch_size=16 --config.optim.learning_rate=3e-4
 
-A workdir that holds a run resumes it. Ctrl-C saves a checkpoint and leaves with 0.
+A workdir that holds a run resumes it. Ctrl-C saves a checkpoint and leaves with 0. After a NaN the
+run goes back to its newest checkpoint and on with later data, three times; then it stops with 2. An
+update that hangs for half an hour ends the process with 75: see hung_*.txt in the workdir.
+  wm-jax train --config experiments/configs/twins.py:small --workdir runs/c \\
+      --config.train.init_from=runs/b --config.optim.learning_rate=1e-3    fine-tunes b's weights
 """
 
 Episodes = Sequence[Mapping[str, Any]]
 
 
 class TrainingDiverged(UserError):
-    """A metric became NaN or infinite."""
+    """A metric became NaN or infinite, or the loss leapt, time and again."""
 
 
 def train(
@@ -110,12 +116,15 @@ class Run:
         )
         self._stages = curriculum.stages(config)
         self._validation = validation
-        self._checkpoints = checkpoint.Checkpoints(workdir, config.train.keep)
+        keep = checkpoint.Keep(config.train.keep, config.train.keep_every, config.train.keep_best)
+        self._checkpoints = checkpoint.Checkpoints(workdir, keep)
         self._saved = self._checkpoints.newest()
-        for note in self._checkpoints.notes:
-            _tell(note)
         self._first = jax.process_index() == 0  # of several processes one writes and tells
         self._writer = Writer(workdir if self._first else None, self._saved or 0)
+        self._tell_damage()
+        self._recoveries = recover.Recoveries(workdir, self._saved or 0, writes=self._first)
+        self._spikes = recover.Spikes(config.train.spike_factor)
+        self._scores: dict[str, float] = {}  # of the clip drawn after the last update
         self._clips: Clips | None = None
         self._corrupt_told: set[int] = set()
         self._mark = (0, 0.0)  # update and time from which the speed is reckoned
@@ -135,44 +144,114 @@ class Run:
             return self._result(step)
         with processes.stop_request() as stop:
             state = self._restore()
+            if self._saved is not None:
+                _tell(f"resuming {self._workdir} after update {step}.")
             position = self._loader.position()
             self._check_size(next(self._loader))  # before anything is compiled or measured
             self._loader.seek(position)
             updates = self._compile(state)
             self._clips = self._open_clips()
             self._fix_steps(updates, state)
-            rate = optim.learning_rate(self._config.optim, train.steps)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
-            late, self._mark = None, (step, time.monotonic())
             stream = sys.stderr if self._first else io.StringIO()
-            with Progress(train.steps, "train", initial=step, stream=stream) as bar:
-                while step < train.steps and not stop.due(step):
-                    batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
-                    update = updates[curriculum.stage_at(self._stages, step, train.steps)]
-                    state, metrics = update(state, batch, np.float32(rate(step)))
-                    step += 1
-                    self._log(late, rate, bar)
-                    late = (step, metrics)
-                    save, draw = step % train.checkpoint_every == 0, self._clip_due(step)
-                    if save or draw:
-                        self._log(late, rate, bar)  # now: no NaN reaches a checkpoint
-                        late = None
-                    if draw:
-                        self._draw_clip(state, step)
-                    if save:
-                        self._save(state, step)
-                self._log(late, rate, bar)
-            if self._saved != step:
-                self._save(state, step)
-            self._checkpoints.wait()
+            bar = Progress(train.steps, "train", initial=step, stream=stream)
+            with bar, self._watchdog() as watchdog:
+                while True:
+                    try:
+                        state, step = self._advance(updates, state, step, bar, stop, watchdog)
+                        break
+                    except recover.Trouble as found:
+                        trouble = found.with_traceback(None)  # which would hold the state
+                    state, step = self._go_back(trouble, bar)
+                if self._saved != step:
+                    self._save(state, step)
+                self._checkpoints.wait()
         if stop.requested:
             path = self._checkpoints.directory / str(step)
             _tell(f"stopped after update {step} and saved {path}; the same command goes on.")
         self._writer.event("stopped" if stop.requested else "finished", step)
         return self._result(step)
 
+    def _advance(
+        self,
+        updates: dict[int, Any],
+        state: train_step.TrainState,
+        step: int,
+        bar: Progress,
+        stop: StopRequest,
+        watchdog: Watchdog,
+    ) -> tuple[train_step.TrainState, int]:
+        """Updates to the end or a wish to stop. Raises `recover.Trouble` for one gone wrong."""
+        train = self._config.train
+        rate = optim.learning_rate(self._config.optim, train.steps)
+        late, self._mark = None, (step, time.monotonic())
+        while step < train.steps and not stop.due(step):
+            batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
+            update = updates[curriculum.stage_at(self._stages, step, train.steps)]
+            state, metrics = update(state, batch, np.float32(rate(step)))
+            step += 1
+            self._log(late, rate, bar)
+            late, self._scores = (step, metrics), {}
+            save, draw = step % train.checkpoint_every == 0, self._clip_due(step)
+            if save or draw:
+                self._log(late, rate, bar)  # now: no NaN reaches a checkpoint
+                late = None
+            if draw:
+                self._draw_clip(state, step)
+            if save:
+                self._save(state, step)
+            watchdog.beat()
+        self._log(late, rate, bar)
+        return state, step
+
+    def _go_back(
+        self, trouble: recover.Trouble, bar: Progress
+    ) -> tuple[train_step.TrainState, int]:
+        """State and update of the newest whole checkpoint, or of the start, the loader left after
+        the data that led to trouble. Raises `TrainingDiverged` where the tries are used up."""
+        kind, step, name = trouble.kind, trouble.step, trouble.metric
+        self._writer.event(kind, step, metric=name, value=str(trouble.value))
+        self._checkpoints.wait()
+        self._saved = self._checkpoints.newest()
+        self._tell_damage()
+        to = self._saved or 0
+        tries = self._recoveries.tries(to) + 1
+        if tries > self._config.train.recover_tries:
+            kept = f"the last good checkpoint is {self._checkpoints.directory / str(to)}"
+            often = f" for the {_ordinal(tries)} time from update {to} on" if tries > 1 else ""
+            raise TrainingDiverged(
+                f"{trouble}{often}, so the run stopped; "
+                f"{'there is no checkpoint yet' if self._saved is None else kept}. Lower "
+                "config.optim.learning_rate, or clip harder."
+            )
+        self._recoveries.add(to, trouble, self._loader.position())
+        state = self._restore()
+        self._writer.close()
+        self._writer = Writer(self._workdir if self._first else None, to)  # drops rows after it
+        self._writer.event("went_back", to, after=step, metric=name, tries=tries)
+        bar.note(f"{trouble}: back to update {to}, and on with the data after it (try {tries}).")
+        return state, to
+
+    def _tell_damage(self) -> None:
+        """What was found damaged since the last time."""
+        for note in self._checkpoints.notes:
+            _tell(note)
+            self._writer.event("damaged_checkpoint", self._saved or 0, note=note)
+        self._checkpoints.notes.clear()
+
+    def _watchdog(self) -> Watchdog:
+        stacks = self._workdir / f"hung_{jax.process_index()}.txt"
+        seconds = 60 * self._config.train.hang_minutes
+
+        def tell() -> None:
+            _tell(f"no update for {seconds:g} s: stacks are in {stacks}; leaving with {STATUS}.")
+            self._writer.event("hung", self._mark[0], seconds=seconds, stacks=str(stacks))
+
+        return Watchdog(seconds, stacks, tell)
+
     def _restore(self) -> train_step.TrainState:
-        """A fresh state, or the newest checkpoint's, with the loader put where it was."""
+        """A fresh state, or the newest checkpoint's, with the loader put where it was, or after
+        the data that is to be skipped from there on."""
         state = train_step.init_state(
             self._model,
             self._optimizer,
@@ -182,12 +261,29 @@ class Run:
             self._config.train.ema,
             self._config.train.batch_size if self._config.train.carry_state else 0,
         )
+        skipped = self._recoveries.position(self._saved or 0)
         if self._saved is None:
-            return state
+            self._spikes.seek([])
+            if skipped is not None:
+                self._loader.seek(skipped)
+            return self._warm(state)
         restored = self._checkpoints.restore(self._saved, state)
-        self._loader.seek(restored.position)
-        _tell(f"resuming {self._workdir} after update {self._saved}.")
-        return restored.state
+        self._spikes.seek(restored.position.get("recent_losses", ()))
+        self._loader.seek(skipped or restored.position)
+        if skipped is None:
+            return restored.state
+        # What was carried belongs to the windows before those skipped: it starts anew.
+        return restored.state._replace(handover=state.handover)
+
+    def _warm(self, state: train_step.TrainState) -> train_step.TrainState:
+        """A fresh state with another run's weights, if the config names one."""
+        train = self._config.train
+        if not train.init_from:
+            return state
+        state, report = warm_start.begin(state, train.init_from, tuple(train.init_skip))
+        _tell(report.sentence())
+        self._writer.event("warm_start", 0, **report._asdict())
+        return state
 
     def _compile(self, state: train_step.TrainState) -> dict[int, Any]:
         """The update as a compiled program for each window of the curriculum; tells its cost."""
@@ -214,7 +310,8 @@ class Run:
                 "no TensorBoard files (pip install 'wm_jax[tensorboard]' for them); metrics are in "
                 f"{self._workdir / 'metrics.jsonl'}."
             )
-        self._writer.event("compiled", self._saved or 0, **cost._asdict())
+        cache = getattr(jax.config, "jax_compilation_cache_dir", None)
+        self._writer.event("compiled", self._saved or 0, cache=cache, **cost._asdict())
         processes.meet("compiled")
         return updates
 
@@ -280,7 +377,9 @@ class Run:
         step, metrics = late[0], jax.device_get(late[1])
         bad = train_step.first_not_finite(metrics)
         if bad is not None:
-            self._diverge(step, bad, metrics[bad])
+            raise recover.Trouble("not_finite", step, bad, metrics[bad])
+        if self._spikes.found(float(metrics["train/loss/total"])):
+            raise recover.Trouble("spike", step, "train/loss/total", metrics["train/loss/total"])
         now, train = time.monotonic(), self._config.train
         updates = (step - self._mark[0]) / max(now - self._mark[1], 1e-9)
         speed = updates * train.batch_size * self._config.data.window
@@ -292,17 +391,6 @@ class Run:
             metrics["time/seconds"] = now - self._begin
             self._writer.row(step, metrics)
             self._mark = (step, now)
-
-    def _diverge(self, step: int, name: str, value: Any) -> None:
-        self._writer.event("not_finite", step, metric=name)
-        self._checkpoints.wait()
-        good = self._checkpoints.newest()
-        kept = f"the last good checkpoint is {self._checkpoints.directory / str(good)}"
-        raise TrainingDiverged(
-            f"{name} is {value} at update {step}, so the run stopped; "
-            f"{'there is no checkpoint yet' if good is None else kept}. Lower "
-            "config.optim.learning_rate, or clip harder."
-        )
 
     def _open_clips(self) -> Clips | None:
         train, judge = self._config.train, self._config.eval
@@ -334,10 +422,12 @@ class Run:
         begin = time.monotonic()
         values = self._clips.draw(weights, self._clip_path(step))
         self._writer.row(step, values)
+        self._scores = values
         self._mark = (self._mark[0], self._mark[1] + time.monotonic() - begin)
 
     def _save(self, state: train_step.TrainState, step: int) -> None:
-        path = self._checkpoints.save(state, self._loader.position(), self._config)
+        position = self._loader.position() | self._spikes.position()
+        path = self._checkpoints.save(state, position, self._config, self._scores)
         self._saved = step
         self._writer.event("checkpoint", step, path=str(path))
 
@@ -356,6 +446,10 @@ def _build(config: ConfigDict) -> Any:
     from wm_jax.models import build
 
     return build(config.model)
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def _tell(text: str) -> None:
