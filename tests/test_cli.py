@@ -79,7 +79,7 @@ def test_every_verb_has_help_with_an_example(verb):
     ("wrong", "hint"),
     [
         ("trian", "did you mean 'train'?"),
-        ("xyz", "the verbs are data, train, evaluate, compare, reproduce, edit, export."),
+        ("xyz", "the verbs are data, train, compile, evaluate, compare, reproduce, edit, export."),
     ],
 )
 def test_an_unknown_verb_is_told_the_nearest(wrong, hint, capsys):
