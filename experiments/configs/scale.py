@@ -12,13 +12,13 @@
 | 7b      | 64 and more              | 2              | what goes into a layer   |
 
 The backbone is `transformer`. Every frame of a window is seen (``model.loss.context`` 'all'), so a
-window is one pass of matrix products over windows · frames · cells rows: no loop over time reads the
-weights anew at every frame, as in `rssm`, `grid_gru` and `slot_attention`; of `grid_slots` only the
-stage grows; and the scans of `s5`, `grid_linear`, `mamba2` and `gated_delta` move memory where
-attention multiplies. A window is no longer than attention's own, so that is one block and no loop.
+window is one pass of matrix products over windows · frames · cells rows: no loop over time reads
+the weights anew at every frame, as in `rssm`, `grid_gru` and `slot_attention`; of `grid_slots` only
+the stage grows; and the scans of `s5`, `grid_linear`, `mamba2` and `gated_delta` move memory where
+attention multiplies. A window is as long as attention's own, so that is one block and no loop.
 
-Heads are 128 wide, as the matrix units are (Muon's own matrices would be gathered for its products:
-AdamW).
+From 200m on heads are 128 wide, as the matrix units are. The optimiser is AdamW: Muon multiplies
+whole matrices with themselves, which are split over the chips.
 """
 
 from __future__ import annotations

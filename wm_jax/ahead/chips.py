@@ -1,9 +1,9 @@
 """Public peak numbers of TPU chips, and the names of the slices that they are lent in.
 
-Source: Google Cloud's pages of system architecture, https://docs.cloud.google.com/tpu/docs/v4, v5e,
-v5p and v6e, read in November 2026: peak bf16 compute, HBM capacity and bandwidth, ICI bandwidth of a
-chip, which they give both ways together. The page of v4 says no ICI bandwidth: 50 GB/s a link and
-way is Jouppi et al. 2023, arXiv 2304.01433, table 4.
+Source: Google Cloud's pages of system architecture, https://docs.cloud.google.com/tpu/docs/v4,
+…/v5e, …/v5p and …/v6e, read in November 2026: peak bf16 compute, HBM capacity and bandwidth, and
+ICI bandwidth of a chip, which they give for both ways together. The page of v4 has none: 50 GB/s a
+link and way is Jouppi et al. 2023, arXiv 2304.01433, table 4.
 """
 
 from __future__ import annotations

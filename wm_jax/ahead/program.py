@@ -6,9 +6,12 @@ are only shapes. libtpu holds the compiler; without a TPU it compiles for a desc
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -59,20 +62,34 @@ def devices(topology: Topology) -> list[Any]:
     """The chips of a topology as JAX's devices, of which none is here."""
     if importlib.util.find_spec("libtpu") is None:
         raise MissingExtra("libtpu", "libtpu")
-    # libtpu asks a cloud's metadata server what machine this is, and logs to stderr.
+    # libtpu would ask a cloud what machine this is, and keep others from compiling beside it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "4")
-    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "4")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+        with _quiet():
+            found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except Exception as error:  # whatever libtpu throws
         raise UserError(
             f"libtpu does not describe {topology.name} ({_first_line(error)}); choose another "
             "--topology, or install the libtpu that goes with jax: pip install 'wm_jax[libtpu]'."
         ) from None
     return list(found.devices)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What libtpu logs as it starts (that it is on no TPU) goes nowhere."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def compile_step(config: Any, mesh: Mesh, batch_size: int) -> Program:

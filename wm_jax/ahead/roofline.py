@@ -6,9 +6,9 @@
   step     = busy + exposed
 
 It is a bound from below, not a simulation: matrix units that are not filled, memory that waits for
-arithmetic, and contention between collectives are not in it. A collective over a ring of links moves
-its bytes (`wm_jax.ahead.hlo.Collective.sent`) at the bandwidth of the links of all dimensions that
-its chips span: two where the dimension is a ring that it goes all the way round, else one.
+arithmetic, and contention between collectives are not in it. A collective moves its bytes
+(`wm_jax.ahead.hlo.Collective.sent`) at the bandwidth of the links of all dimensions that its chips
+span: two links where the dimension is a ring that it goes all the way round, else one.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def links(coordinates: Sequence[Sequence[int]], topology: Topology) -> int:
     return max(total, 1)
 
 
-def seconds(
-    collective: Collective, places: Sequence[Sequence[int]], topology: Topology
-) -> float:
+def seconds(collective: Collective, places: Sequence[Sequence[int]], topology: Topology) -> float:
     """Of all runs of a collective; ``places`` are the coordinates of all chips of the mesh."""
     group = [places[i] for i in collective.group]
     bandwidth = topology.chip.link_bandwidth * links(group, topology)
