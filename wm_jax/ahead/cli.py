@@ -17,8 +17,9 @@ examples:
       --mesh data=4,fsdp=64 --batch 512 --json
   wm-jax compile --config experiments/configs/scale.py:200m --topology v5e:4x4 --sweep
 
-No TPU is needed; the compiler is: pip install 'wm_jax[libtpu]'. Times are bounds at peak rates (a
-roofline), not measurements. Keys of the config can be set as for train: --config.model.remat=dots
+No TPU is needed; the compiler is: pip install 'wm_jax[libtpu]'. Times are estimates at peak rates
+(a roofline), not measurements. Keys of the config can be set as for train, for example
+--config.model.remat=dots
 """
 
 
