@@ -35,7 +35,7 @@ def test_the_chips_are_those_that_google_publishes():
 @pytest.mark.parametrize(("name", "chips"), [("v5p:4x4x4", 64), ("v6e:16x16", 256)])
 def test_a_topology_is_its_sides(name, chips):
     found = topology(name)
-    assert found.count == chips == math.prod(found.sides)
+    assert found.size == chips == math.prod(found.sides)
     assert found.chip is CHIPS[name[:3]]
 
 

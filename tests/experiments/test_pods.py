@@ -23,7 +23,7 @@ def test_the_targets_are_those_of_the_issue_and_exist():
         for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8"):
             assert (size, name) in pods.TARGETS
     for variant, name in pods.TARGETS:
-        assert variant in scale.VARIANTS and topology(name).count > 0
+        assert variant in scale.VARIANTS and topology(name).size > 0
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class Topology(NamedTuple):
     sides: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return math.prod(self.sides)
 
 

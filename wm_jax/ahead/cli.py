@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, config: Any, where: Any, devices: list[Any]) -
     Tells people as it goes, unless ``--json``."""
     from wm_jax.ahead import report as reports
 
-    batch = args.batch or -(-config.train.batch_size // where.count) * where.count
+    batch = args.batch or -(-config.train.batch_size // where.size) * where.size
     task = reports.Task(config, where, devices, batch)
 
     def tell(line: str) -> None:
@@ -76,8 +76,8 @@ def _on_mesh(task: Any, text: str | None, tell: Any) -> Any:
         return task
     if text == "auto":
         fsdp, why = fsdp_for(program.count_parameters(task.config), task.topology)
-        tell(f"mesh data={task.topology.count // fsdp},fsdp={fsdp}: {why}.")
-        return task.with_mesh(task.topology.count // fsdp, fsdp)
+        tell(f"mesh data={task.topology.size // fsdp},fsdp={fsdp}: {why}.")
+        return task.with_mesh(task.topology.size // fsdp, fsdp)
     sizes = {"data": -1, "fsdp": 1} | axes(text)
     if sizes["data"] == sizes["fsdp"] == -1:
         raise UserError(f"--mesh {text}: at most one axis may be -1 (all that are left).")

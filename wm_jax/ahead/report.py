@@ -86,8 +86,8 @@ def _judged(task: Task, mesh: Any, step: program.Program) -> Report:
 def sweep(task: Task, tell: Callable[[str], None]) -> list[Report]:
     """A report for every mesh over the topology's chips, the best first."""
     out = []
-    for fsdp in divisors(task.topology.count):
-        out.append(measure(task.with_mesh(task.topology.count // fsdp, fsdp)))
+    for fsdp in divisors(task.topology.size):
+        out.append(measure(task.with_mesh(task.topology.size // fsdp, fsdp)))
         tell(row(out[-1]))
     return sorted(out, key=lambda r: (not r["fits"], r["step_seconds"] or r["hbm_bytes_per_chip"]))
 
@@ -99,7 +99,7 @@ def divisors(number: int) -> Iterator[int]:
 def largest_batch(task: Task, report: Report) -> Report:
     """The largest batch that fits, from a line through this compile and one of twice or half the
     batch: memory is what a window adds, and what is there without one."""
-    chips = task.topology.count
+    chips = task.topology.size
     more = task.batch_size * 2 if report["fits"] else task.batch_size // 2 // chips * chips
     if not more:
         return {"method": "one compile", "windows": 0}
@@ -130,7 +130,7 @@ def fsdp_for(parameters: int, topology: Topology) -> tuple[int, str]:
     """How many chips share the weights, and why: as few as leave three quarters of a chip's memory
     to activations. Of a weight there are 16 bytes: itself, two moments and its gradient."""
     need, room = 16 * parameters, topology.chip.hbm_bytes / 4
-    for fsdp in divisors(topology.count):
+    for fsdp in divisors(topology.size):
         if need / fsdp <= room:
             each = f"{need / fsdp / GIB:.2f} GiB a chip"
             why = f"weights, moments and gradients are {need / GIB:.1f} GiB, {each} over {fsdp}"
