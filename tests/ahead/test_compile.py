@@ -78,8 +78,14 @@ def test_a_refusal_for_memory_is_read():
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
         "hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
     )
-    assert program.out_of_memory(message) == (int(20.5 * 2**30), int(15.75 * 2**30))
-    assert program.out_of_memory("INTERNAL: something else") == (None, None)
+    there = int(15.75 * 2**30)
+    assert program.out_of_memory(message) == ({"total": int(20.5 * 2**30)}, there)
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (122.21G) exceeds available HBM (15.75G)."
+    )
+    assert program.out_of_memory(message) == ({"temporaries": int(122.21 * 2**30)}, there)
+    assert program.out_of_memory("INTERNAL: something else") is None
 
 
 def test_the_abstract_state_is_the_real_one_without_its_arrays():

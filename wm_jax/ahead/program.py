@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -31,7 +32,7 @@ class Program(NamedTuple):
 
     parameters:  how many weights
     memory:      bytes on one chip by kind: arguments, outputs, shared (outputs in the place of
-                 arguments), temporaries, code; of a step that does not fit only 'total'
+                 arguments), temporaries, code; of a step that does not fit only some, and 'total'
     limit:       bytes that the compiler has on one chip; None where it did not say so
     flops, model_flops: of matrix products, all chips; with and without what is computed anew
     xla_flops, xla_bytes: XLA's own count on one chip, where the body of a loop counts once
@@ -102,11 +103,15 @@ def compile_step(config: Any, mesh: Mesh, batch_size: int) -> Program:
     try:
         compiled, cost = train_step.compile_train_step(step, state, batch, mesh)
     except jax.errors.JaxRuntimeError as error:
-        used, limit = out_of_memory(str(error))
-        if used is None:
+        refusal = out_of_memory(str(error))
+        if refusal is None:
             raise
+        memory, limit = refusal
+        if "total" not in memory:
+            memory["arguments"] = _bytes_on_one_chip((state, batch))
+            memory["total"] = sum(memory.values())
         counts = _flops(step, state, batch), model_flops
-        return Program(parameters, {"total": used}, limit, *counts, 0.0, 0.0, "", 0.0)
+        return Program(parameters, memory, limit, *counts, 0.0, 0.0, "", 0.0)
     analysis = compiled.cost_analysis() or {}
     return Program(
         parameters,
@@ -169,14 +174,28 @@ def _memory(stats: Any) -> dict[str, int]:
     return kinds | {"total": sum(kinds.values()) - 2 * kinds["shared"]}
 
 
-def out_of_memory(message: str) -> tuple[int | None, int | None]:
-    """(bytes that a step would need, bytes that there are) off the compiler's refusal; (None, None)
-    where it refused for another reason."""
-    match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
-    if match is None:
-        return None, None
+def _bytes_on_one_chip(tree: Any) -> int:
+    """Of described arrays, as they are split."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+
+def out_of_memory(message: str) -> tuple[dict[str, int], int] | None:
+    """Bytes that a step would need on one chip, and bytes that there are, off the compiler's
+    refusal: either of all it holds ('total') or, where those alone are too many, of 'temporaries'.
+    None where it refused for another reason."""
+    size = r"([\d.]+)([KMGT])"
+    forms = {
+        "total": rf"Used {size} of {size} hbm",
+        "temporaries": rf"HLO temporaries \({size}\) exceeds available HBM \({size}\)",
+    }
     unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    return int(float(match[1]) * unit[match[2]]), int(float(match[3]) * unit[match[4]])
+    for kind, form in forms.items():
+        match = re.search(form, message)
+        if match:
+            used, there = float(match[1]) * unit[match[2]], float(match[3]) * unit[match[4]]
+            return {kind: int(used)}, int(there)
+    return None
 
 
 def _first_line(error: Exception) -> str:
