@@ -31,7 +31,7 @@ LAYERS = [
     ["wm_jax.export_loader", "wm_jax.programs"],
     ["wm_jax.world"],
     ["wm_jax.evaluation", "wm_jax.model_card"],
-    ["wm_jax.train", "wm_jax.export"],
+    ["wm_jax.train", "wm_jax.export", "wm_jax.ahead"],
     ["wm_jax.timeline", "wm_jax.constraints"],
     ["wm_jax.edit_cli", "wm_jax.launch"],
     ["wm_jax.studies"],
@@ -41,7 +41,7 @@ LAYERS = [
 READS_DATA = {
     "wm_jax.edit_cli",
     *("wm_jax.clips", "wm_jax.train", "wm_jax.studies.runner", "wm_jax.evaluation.twins_world"),
-    *("wm_jax.evaluation.twins_scene", "wm_jax.evaluation.twins_changes"),
+    *("wm_jax.evaluation.twins_scene", "wm_jax.evaluation.twins_changes", "wm_jax.ahead.program"),
 }
 #: Modules that may import Grain, array_record or TFDS as they are imported.
 RECORDS = {"data_pipelines.twins.build", "data_pipelines.twins.builder"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,37 @@ def init_state(
     carried from one update to the next; else 0.
     """
 
+    create = _creator(model, optimizer, batch, seed, ema, streams)
+    shardings = state_shardings(jax.eval_shape(create), model, optimizer, mesh)
+    return jax.jit(create, out_shardings=shardings)()
+
+
+def abstract_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    mesh: Mesh,
+    ema: float = 0.0,
+    streams: int = 0,
+) -> Any:
+    """What `init_state` makes, as shapes and shardings alone: no weight is ever in memory."""
+    state = jax.eval_shape(_creator(model, optimizer, batch, 0, ema, streams))
+    shardings = state_shardings(state, model, optimizer, mesh)
+
+    def described(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(described, state, shardings)
+
+
+def _creator(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    seed: int,
+    ema: float,
+    streams: int,
+) -> Callable[[], TrainState]:
     def create() -> TrainState:
         init_key, key = jax.random.split(jax.random.PRNGKey(seed))
         params = model.init(init_key, batch)
@@ -60,8 +92,7 @@ def init_state(
         handover = model.begin(streams) if streams else None
         return TrainState(step, key, params, moments, average, handover)
 
-    shardings = state_shardings(jax.eval_shape(create), model, optimizer, mesh)
-    return jax.jit(create, out_shardings=shardings)()
+    return create
 
 
 def state_shardings(

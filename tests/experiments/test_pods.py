@@ -1,0 +1,57 @@
+"""The table of compiles: its targets exist, it goes on where it was, a refusal is a row."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.benchmarks import pods
+from experiments.configs import scale
+from wm_jax.ahead.chips import topology
+
+REPORT = {
+    "mesh": {"data": 1, "fsdp": 4},
+    "fits": True,
+    "hbm_bytes_per_chip": 2**30,
+    "roofline": {"step_seconds": 0.01, "mfu": 0.5, "exposed_share": 0.1},
+}
+
+
+def test_the_targets_are_those_of_the_issue_and_exist():
+    for size in ("1b", "7b"):
+        for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8"):
+            assert (size, name) in pods.TARGETS
+    for variant, name in pods.TARGETS:
+        assert variant in scale.VARIANTS and topology(name).size > 0
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Runs the table into a file with a stand-in for the verb; returns the file's rows."""
+    path, answers = tmp_path / "compile.json", []
+    monkeypatch.setattr(pods.importlib.metadata, "version", lambda name: "0")
+    monkeypatch.setattr(pods.subprocess, "run", lambda *_, **__: answers.pop(0))
+
+    def run(*found):
+        answers.extend(found)
+        options = ["pods", "--only", "12m,v5e:2x2", "--out", str(path)]
+        monkeypatch.setattr(sys, "argv", options)
+        assert pods.main() == 0 and not answers
+        return json.loads(path.read_text())["rows"]
+
+    return run
+
+
+def test_rows_are_kept_and_a_refusal_is_one(table, capsys):
+    good = SimpleNamespace(returncode=0, stdout=json.dumps(REPORT), stderr="")
+    bad = SimpleNamespace(returncode=2, stdout="", stderr="noise\nwm-jax compile: too large.\n")
+    rows = table(good, bad)
+    assert rows[0]["report"] == REPORT and rows[0]["variant"] == "12m"
+    assert rows[0]["command"] == (
+        "wm-jax compile --config experiments/configs/scale.py:12m --topology v5e:2x2 "
+        "--mesh data=1,fsdp=-1 --json"
+    )
+    assert rows[1]["error"] == "wm-jax compile: too large."
+    assert "MFU  50.0 %" in capsys.readouterr().out
+    assert table() == rows  # nothing is left to do

@@ -1,0 +1,198 @@
+"""One mesh or many: compile, judge by the roofline, and say it as one object or as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from wm_jax import mesh as meshes
+from wm_jax.ahead import hlo, program
+from wm_jax.ahead.chips import GIB, Topology
+from wm_jax.ahead.roofline import by_kind, roofline
+from wm_jax.errors import UserError
+
+Report = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is compiled: a config for the chips of a topology. batch_size in windows an update."""
+
+    config: Any
+    topology: Topology
+    devices: list[Any]
+    batch_size: int
+
+    def with_mesh(self, data: int, fsdp: int) -> Task:
+        config = self.config.copy_and_resolve_references()
+        config.mesh.data, config.mesh.fsdp = data, fsdp
+        return dataclasses.replace(self, config=config)
+
+
+def measure(task: Task) -> Report:
+    """Compiles the step and reports; of one that does not fit, only what it would need."""
+    begin = time.monotonic()
+    mesh = meshes.make_mesh(task.config.mesh, task.devices)
+    step = program.compile_step(task.config, mesh, task.batch_size)
+    chips, chip = mesh.size, task.topology.chip
+    out: Report = {
+        "fits": step.fits,
+        "topology": task.topology.name,
+        "chips": chips,
+        "mesh": dict(mesh.shape),
+        "batch_size": task.batch_size,
+        "window": task.config.data.window,
+        "parameters": step.parameters,
+        "hbm_bytes_per_chip": step.hbm_bytes,
+        "hbm_bytes_limit": step.limit or chip.hbm_bytes,
+        "memory_per_chip": step.memory,
+        "flops": {
+            "model": step.model_flops,
+            "program": step.flops,
+            "xla_per_chip": step.xla_flops or None,
+        },
+        "xla_bytes_per_chip": step.xla_bytes or None,
+        "predicted_mfu": None,
+        "step_seconds": None,
+        "collectives": None,
+        "roofline": None,
+        "loops": None,
+        "compile_seconds": step.compile_seconds or None,
+    }
+    if step.fits:
+        out |= _judged(task, mesh, step)
+    return out | {"seconds": round(time.monotonic() - begin, 1)}
+
+
+def _judged(task: Task, mesh: Any, step: program.Program) -> Report:
+    parsed = hlo.parse(step.text)
+    places = [device.coords for device in mesh.devices.flat]
+    kinds = by_kind(parsed.collectives, places, task.topology)
+    hidden = sum(row["overlapped_seconds"] for row in kinds.values())
+    blocking = sum(row["seconds"] for row in kinds.values()) - hidden
+    shares = step.flops / mesh.size, step.model_flops / mesh.size
+    line = roofline(task.topology.chip, *shares, step.xla_bytes, hidden, blocking)
+    return {
+        "predicted_mfu": line.mfu,
+        "step_seconds": line.step_seconds,
+        "collectives": kinds,
+        "roofline": line._asdict(),
+        "loops": {"times": parsed.loops, "unknown": parsed.unknown_loops},
+    }
+
+
+def sweep(task: Task, tell: Callable[[str], None]) -> list[Report]:
+    """A report for every mesh over the topology's chips, the best first."""
+    out = []
+    for fsdp in divisors(task.topology.size):
+        out.append(measure(task.with_mesh(task.topology.size // fsdp, fsdp)))
+        tell(row(out[-1]))
+    return sorted(out, key=lambda r: (not r["fits"], r["step_seconds"] or r["hbm_bytes_per_chip"]))
+
+
+def divisors(number: int) -> Iterator[int]:
+    return (n for n in range(1, number + 1) if number % n == 0)
+
+
+def largest_batch(task: Task, report: Report) -> Report:
+    """The largest batch that fits, from a line through this compile and one of twice or half the
+    batch: memory is what a window adds, and what is there without one."""
+    chips = task.topology.size
+    more = task.batch_size * 2 if report["fits"] else task.batch_size // 2 // chips * chips
+    if not more:
+        return {"method": "one compile", "windows": 0}
+    other = measure(dataclasses.replace(task, batch_size=more))
+    sizes = report["batch_size"], other["batch_size"]
+    needs = report["hbm_bytes_per_chip"], other["hbm_bytes_per_chip"]
+    limit = min(report["hbm_bytes_limit"], other["hbm_bytes_limit"])
+    return {
+        "method": f"linear, from compiles at {min(sizes)} and {max(sizes)} windows",
+        "windows": fitted(sizes, needs, limit, chips),
+        "points": dict(zip(map(str, sizes), needs, strict=True)),
+    }
+
+
+def fitted(
+    sizes: tuple[int, int], needs: tuple[float, float], limit: float, chips: int
+) -> int | None:
+    """The largest multiple of ``chips`` whose memory, on the line through both points, is within
+    ``limit``; None where memory does not grow with the batch."""
+    slope = (needs[1] - needs[0]) / (sizes[1] - sizes[0])
+    if slope <= 0:
+        return None
+    most = sizes[0] + (limit - needs[0]) / slope
+    return max(0, int(most // chips) * chips)
+
+
+def fsdp_for(parameters: int, topology: Topology) -> tuple[int, str]:
+    """How many chips share the weights, and why: as few as leave three quarters of a chip's memory
+    to activations. Of a weight there are 16 bytes: itself, two moments and its gradient."""
+    need, room = 16 * parameters, topology.chip.hbm_bytes / 4
+    for fsdp in divisors(topology.size):
+        if need / fsdp <= room:
+            each = f"{need / fsdp / GIB:.2f} GiB a chip"
+            why = f"weights, moments and gradients are {need / GIB:.1f} GiB, {each} over {fsdp}"
+            return fsdp, f"{why}; a quarter of its memory is {room / GIB:.1f} GiB"
+    raise UserError(
+        f"{parameters / 1e9:.1f} G parameters need {need / GIB:.0f} GiB for weights, moments and "
+        f"gradients, more than a quarter of the memory of {topology.name}; choose a larger "
+        "--topology, or give --mesh to try all the same."
+    )
+
+
+def row(report: Report) -> str:
+    """One line of the sweep's table."""
+    shape = ",".join(f"{axis}={size}" for axis, size in report["mesh"].items())
+    memory = f"{report['hbm_bytes_per_chip'] / GIB:7.2f} GiB"
+    if not report["fits"]:
+        return f"{shape:<20}{memory}  does not fit"
+    line = report["roofline"]
+    return (
+        f"{shape:<20}{memory}  step {1e3 * line['step_seconds']:9.2f} ms  "
+        f"MFU {100 * line['mfu']:5.1f} %  exposed {100 * line['exposed_share']:5.1f} %"
+    )
+
+
+def text(report: Report) -> str:
+    """A report for people."""
+    head = (
+        f"{report['topology']} ({report['chips']} chips), batch {report['batch_size']} windows of "
+        f"{report['window']} frames, {report['parameters'] / 1e6:.1f} M parameters"
+    )
+    kinds = ", ".join(f"{k} {v / GIB:.2f}" for k, v in report["memory_per_chip"].items())
+    limit = report["hbm_bytes_limit"] / GIB
+    count = report["flops"]
+    lines = [
+        head,
+        row(report),
+        f"memory a chip, GiB: {kinds}; of {limit:.1f}",
+        f"FLOPs of matrix products, all chips (our count): {count['model']:.3e} of the model, "
+        f"{count['program']:.3e} with what is computed anew",
+    ]
+    if report["fits"]:
+        lines += _details(report)
+    if report.get("largest_batch"):
+        found = report["largest_batch"]
+        lines.append(f"largest batch that fits: {found['windows']} windows ({found['method']})")
+    return "\n".join(lines)
+
+
+def _details(report: Report) -> list[str]:
+    line, loops = report["roofline"], report["loops"]
+    lines = [
+        f"a chip's FLOPs {report['flops']['xla_per_chip']:.3e} and bytes "
+        f"{report['xla_bytes_per_chip']:.3e} by XLA's count, which counts a loop's body once "
+        f"(loops run {loops['times'] or 'never'}; {loops['unknown']} of unknown length)",
+        f"roofline, ms: arithmetic {1e3 * line['compute_seconds']:.2f}, memory "
+        f"{1e3 * line['memory_seconds']:.2f}, links {1e3 * line['overlapped_seconds']:.2f} "
+        f"overlapped and {1e3 * line['blocking_seconds']:.2f} blocking; exposed "
+        f"{1e3 * line['exposed_seconds']:.2f}",
+    ]
+    for kind, one in report["collectives"].items():
+        lines.append(
+            f"  {kind:<19}{one['count']:>5} ×  {one['bytes_sent'] / 1e9:9.3f} GB sent a chip  "
+            f"{1e3 * one['seconds']:9.2f} ms, {1e3 * one['overlapped_seconds']:.2f} overlapped"
+        )
+    return [*lines, f"compiled in {report['compile_seconds']:.0f} s"]
