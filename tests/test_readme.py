@@ -21,7 +21,8 @@ SHORT = {
     "wm-jax evaluate": "--episodes 2 --horizon 3 --long-horizon 40 --causal-horizon 5",
     "wm-jax compare": "--episodes 2 --horizon 3",
     "wm-jax edit": "",
-    "wm-jax imagine": "",
+    "wm-jax imagine": "--steps 3",
+    "wm-jax launch": "",
     "wm-jax export": "",
     "wm-jax reproduce": "--dry-run",
 }
