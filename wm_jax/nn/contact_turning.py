@@ -18,7 +18,7 @@ the other body's corner and the distance of the two places leave of it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,7 @@ def collide(
     arm_a, arm_b = slope_a + share * left, -(slope_b + (1 - share) * left)
 
     light_a, light_b = (jnp.exp(-bodies.log_mass[:, i]) for i in (first, second))
+    assert bodies.gyration is not None
     turns_a, turns_b = light_a / bodies.gyration[:, first], light_b / bodies.gyration[:, second]
     rate_a, rate_b = spin.rate[:, first], spin.rate[:, second]
     meet = (closing * normal).sum(-1, keepdims=True) - rate_b * arm_b + rate_a * arm_a
@@ -152,6 +153,7 @@ def rebound(
     at = jnp.clip(when, 0.0, 1.0)
     arms = [_corner(x)[0][..., ::quarter] for x in outline]
     arm, reach = (x[0] + at * (x[1] - x[0]) for x in (arms, (start, end)))
+    assert bodies.gyration is not None
     turns = 1 / bodies.gyration
     parts = arm * spin.rate - speed @ side.T, -spin.rate * reach - speed @ _quarter(side).T
     gives = 1 + arm**2 * turns, 1 + reach**2 * turns, -reach * arm * turns
@@ -189,7 +191,7 @@ def _read(outlines: Float[Array, "b m n k"], where: Float[Array, "b p k"], body:
     return [read[:, np.arange(count), i, body][..., None] for i in range(lead[1])]
 
 
-def _quarter(vector: Float[Array, "*lead 2"]) -> Float[Array, "*lead 2"]:
+def _quarter(vector: Any) -> Any:
     """Turned by a quarter, from +x to +y."""
     return vector[..., ::-1] * np.array([-1.0, 1.0], np.float32)
 

@@ -313,8 +313,7 @@ class GridSlots(nn.Module):
         if self.shading:
             side = min(GROUND, coarse.cells[0])
             parts = _pooled(embeddings, self.cells, self.cells[0] // side).mean(-2)
-            cells = addresses((side, side)), addresses(coarse.cells)
-            ground = background_plane(parts, *cells)
+            ground = background_plane(parts, addresses((side, side)), addresses(coarse.cells))
         else:
             ground = background(shown.mean(-2))
         cells = nn.silu(self.stage_in(shown.reshape(*lead, shown.shape[-3], -1) - 0.5))
@@ -372,14 +371,16 @@ class GridSlots(nn.Module):
         push = shift = jnp.zeros_like(scene.speed)
         recent = scene.past
         if self.told_size > 1:
-            view = VIEW * self.view(told - scene.told)
+            view = jnp.asarray(VIEW) * self.view(told - scene.told)
             push, shift = self._free(scene, news, view)
             recent = tracking.panned(recent, view[:, :2], self.cells) if past else recent
         pull = tracking.shared_pull(scene, self.pull) if self.pull else jnp.zeros_like(push)
         speed = scene.speed + push + pull
         walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
         bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
-        flight, turning = (scene.place, speed, bodies), {}
+        flight, turning = (scene.place, speed, bodies), dict[str, Array]()
+        pairs: Any
+        sides: Any
         if self.spin:
             spin = contact_turning.Spin(scene.turn, scene.rate)
             grip = jnp.clip(jnp.array([0.02, 0.15]) + self.grip, 0.0, 1.0)

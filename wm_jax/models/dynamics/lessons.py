@@ -83,11 +83,13 @@ def _fullest(slots: Scene, count: int) -> Scene:
         return slots
     held = slots.present[..., 0].sum(1)
     chosen = jnp.sort(jnp.argsort(-held, axis=-1)[:, :count], -1)[:, None, :, None]
-    whole = {name: getattr(slots, name) for name in ("stage", "past", "told")}
-    fewer = jax.tree.map(
-        lambda x: jnp.take_along_axis(x, chosen, 2), slots._replace(**dict.fromkeys(whole))
-    )
-    return fewer._replace(**whole)
+    whole = ("stage", "past", "told")
+    fewer = {
+        name: jnp.take_along_axis(value, chosen, 2)
+        for name, value in slots._asdict().items()
+        if name not in whole
+    }
+    return slots._replace(**fewer)
 
 
 def place_error(
