@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def _line(report: manifest.Report, verified: bool) -> str:
     state = "whole" if verified else "finished"
-    speed = f"  {_speed(report):.1f} GB/s" if verified else ""
+    speed = f"  {_speed(report):.2f} GB/s" if verified else ""
     scores = "".join(f"  {name} {value:.2f}" for name, value in report.scores.items())
     said = state + speed if report.problem is None else report.problem
     return f"{report.step:>9}  {report.bytes / 1e6:9.2f} MB{scores}  {said}"
