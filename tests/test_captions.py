@@ -55,7 +55,7 @@ def test_what_is_named_is_in_every_sample_and_the_samples_differ(world):
 
 
 def test_the_pull_that_is_named_is_the_one_that_acts(world):
-    """After 30 frames an untrained model's objects have fallen, all the same way."""
+    """After eight frames an untrained model's objects have fallen, all the same way."""
     text = "a red circle; gravity pulls down"
     scene = captions.imagine(world, text, samples=2)
     fallen = world.objects(world.rollout(scene, 8).state).speed - world.objects(scene).speed

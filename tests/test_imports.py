@@ -33,7 +33,7 @@ LAYERS = [
     ["wm_jax.evaluation", "wm_jax.model_card"],
     ["wm_jax.train", "wm_jax.export", "wm_jax.ahead"],
     ["wm_jax.timeline", "wm_jax.constraints", "wm_jax.captions"],
-    ["wm_jax.edit_cli", "wm_jax.imagine_cli", "wm_jax.launch"],
+    ["wm_jax.edit_cli", "wm_jax.imagine_cli", "wm_jax.launch", "wm_jax.train_cli"],
     ["wm_jax.studies"],
     ["wm_jax.__main__"],
 ]

@@ -20,7 +20,8 @@ from tests import tiny
 from wm_jax import checkpoint, mesh, optim
 from wm_jax.config import from_json
 from wm_jax.errors import UserError
-from wm_jax.train import TrainingDiverged, main
+from wm_jax.train import TrainingDiverged
+from wm_jax.train_cli import main
 from wm_jax.train_step import init_state, jit_train_step, make_train_step
 
 KILLS_ITSELF = """

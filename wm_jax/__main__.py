@@ -16,7 +16,7 @@ from wm_jax.errors import UserError
 #: verb -> (module with ``main(argv)``, what it does)
 VERBS = {
     "data": ("data_pipelines.cli", "build a data set, or look at one"),
-    "train": ("wm_jax.train", "train a model, or resume its run"),
+    "train": ("wm_jax.train_cli", "train a model, or resume its run"),
     "checkpoint": ("wm_jax.checkpoint_cli", "list a run's checkpoints, or prove them whole"),
     "compile": ("wm_jax.ahead.cli", "what a run needs of a TPU slice, without a TPU"),
     "evaluate": ("wm_jax.evaluation.cli", "score a run on held-out episodes and write its report"),

@@ -104,17 +104,16 @@ def imagine(world: Any, text: str, samples: int = 1, seed: int = 0) -> LatentSta
         for stage, rng in zip(stages, draws, strict=True)
     ]
     for each in zip(*changes, strict=True):
-        held = int(np.asarray(world.objects(scene).present > naming.THERE).sum(1).max())
         scene, wrong = world.edit_each(scene, each)
         for error in wrong:
             if error is not None:
                 raise error
-        now = int(np.asarray(world.objects(scene).present > naming.THERE).sum(1).min())
-        if isinstance(each[0], Add) and now <= held:
-            raise UserError(
-                f"{world.path or 'this model'} holds {held} objects at most; "
-                f"the caption names {len(caption.things)}."
-            )
+    held = int(np.asarray(world.objects(scene).present > naming.THERE).sum(1).min())
+    if held < len(caption.things):  # an object for which no slot is empty is not added
+        raise UserError(
+            f"{world.path or 'this model'} holds {held} objects at most; "
+            f"the caption names {len(caption.things)}."
+        )
     return scene
 
 

@@ -39,6 +39,10 @@ def main(argv: list[str]) -> int:
         return _replay(args)
     if not args.model:
         raise UserError("--model is missing: name the folder of a run or of an export.")
+    for option, least in (("frames", 1), ("steps", 1), ("start", 0)):
+        given = getattr(args, option)
+        if given is not None and given < least:
+            raise UserError(f"--{option} is {given}; it is at least {least}.")
     # Imported here so that --help answers without them.
     from wm_jax.timeline import Timeline
     from wm_jax.world import load

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.models.quick import quick_jit
-from wm_jax.models.dynamics import templates, tracking
+from wm_jax.models.dynamics import kalman, templates, tracking
 from wm_jax.models.dynamics.grid_slots import GridSlots
 from wm_jax.models.dynamics.pixels import CONTRAST, background, openness, owners
 
@@ -38,7 +38,7 @@ def follower(pull=0.0, by=1):
         flown = scene._replace(
             place=scene.place + scene.speed + scene.pull / 2,
             speed=scene.speed + scene.pull,
-            spread=tracking.widen(scene.spread, 0.0, 0.0),
+            spread=kalman.widen(scene.spread, 0.0, 0.0),
         )
         return tracking.correct(flown, CONTRAST * frame, ground, (SIZE * by,) * 2, pull)
 
@@ -124,10 +124,10 @@ def test_the_side_that_comes_out_is_not_taken_for_the_one_that_went_in(start, ba
 def test_a_spread_stays_a_covariance_where_it_is_cut_off():
     spread = jnp.array([[[63.0, 63.0, 9.0, 9.0, 2.0, 2.0] + [0.0] * 6]])
     for _ in range(3):
-        spread = tracking.widen(spread, 1.0, 0.5)
+        spread = kalman.widen(spread, 1.0, 0.5)
         xx, xv, vv = spread[0, 0, 0], spread[0, 0, 2], spread[0, 0, 4]
         assert xx * vv > xv**2
-    assert xx == 64 and vv == tracking.SPEED**2
+    assert xx == 64 and vv == kalman.SPEED**2
 
 
 def test_a_blow_is_seen_and_the_new_speed_is_read():

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from tests.models.quick import quick_jit
 from wm_jax.models.decoder_slots import SlotDecoder
-from wm_jax.models.dynamics import tracking
+from wm_jax.models.dynamics import kalman, tracking
 from wm_jax.models.dynamics.grid_slots import GridSlots
 from wm_jax.models.dynamics.pixels import CONTRAST
 
@@ -45,9 +45,9 @@ def follower():
     def step(scene, frame):
         flown = scene._replace(
             place=scene.place + scene.speed,
-            spread=tracking.widen(scene.spread, 0.0, 0.0),
+            spread=kalman.widen(scene.spread, 0.0, 0.0),
             turn=scene.turn + scene.rate,
-            sway=tracking.sway_on(scene.sway, 0.0),
+            sway=kalman.sway_on(scene.sway, 0.0),
         )
         return tracking.correct(flown, CONTRAST * frame, ground, (SIZE,) * 2, 0.0, SPIN)
 

@@ -20,9 +20,9 @@ TARGETS = ("local_hosts", "slurm", "tpu_vm", "jobset", "skypilot")
 
 _EXAMPLES = """\
 examples:
-  wm-jax launch slurm --job launch/job.toml                  prints the batch script
+  wm-jax launch jobset --job launch/job.toml                 prints the manifest
   wm-jax launch jobset --job launch/job.toml --out rendered  writes rendered/NAME.jobset.yaml
-  wm-jax launch slurm --job launch/job.toml --out rendered --submit
+  wm-jax launch slurm --job mine.toml --out rendered --submit
 
 Nothing is submitted without --submit. launch/README.md goes from nothing to a running job.
 """

@@ -212,7 +212,9 @@ def _checked(
         required = field.default is missing and field.default_factory is missing
         if name not in values:
             if required:
-                raise UserError(f"{where} needs {name} = ….")
+                raise UserError(
+                    f"{where} needs {name} = … in the job file; launch/README.md says what it is."
+                )
             continue
         example = field.default
         if field.default_factory is not missing:

@@ -120,15 +120,9 @@ def collide(
     # much along a direction and all others too little along the opposite one, they do not.
     reach = convex(bodies.support[:, first] + bodies.support[:, second][..., opposite])
     gap, drift = apart @ directed.T - reach, closing @ directed.T
-    # Where a direction separates: when it ceases to. Where it does not: how little it is missing,
-    # so that bodies that overlap are pushed out the shortest way.
-    ends = jnp.where(gap > 0, time_to_close(gap, -drift), jnp.maximum(30 * gap, -NEVER))
     fast = jnp.sqrt(jnp.square(closing).sum(-1, keepdims=True) + 1e-12)
     sharp = (bodies.sharp[:, first] + bodies.sharp[:, second]) * fast
-    last = jax.nn.softmax(sharp * ends, -1)
-    normal = last @ directed
-    normal = normal / jnp.sqrt(jnp.square(normal).sum(-1, keepdims=True) + 1e-6)
-    when = jnp.maximum((last * ends).sum(-1, keepdims=True), 0.0)
+    _, normal, when = last_to_separate(gap, drift, sharp)
     touch = before_the_end(when) * bodies.present[:, first] * bodies.present[:, second]
     blow = bounce * touch * jnp.minimum((closing * normal).sum(-1, keepdims=True), 0.0) * normal
     share = jax.nn.sigmoid(bodies.log_mass[:, second] - bodies.log_mass[:, first])
@@ -137,6 +131,21 @@ def collide(
     for slot, change in ((first, share * blow), (second, (share - 1) * blow)):
         speeds, places = speeds.at[:, slot].add(change), places.at[:, slot].add(rest * change)
     return Change(speeds, places)
+
+
+def last_to_separate(
+    gap: Float[Array, "b p k"], drift: Float[Array, "b p k"], sharp: Float[Array, "b p 1"]
+) -> tuple[Array, Array, Array]:
+    """How much each direction is the last to separate a pair (…, k), their mean, which is the
+    normal (…, 2), and when it ceases to (…, 1), in steps; of the ``gap`` along each, that grows by
+    ``drift`` in the step."""
+    # Where a direction separates: when it ceases to. Where it does not: how little it is missing,
+    # so that bodies that overlap are pushed out the shortest way.
+    ends = jnp.where(gap > 0, time_to_close(gap, -drift), jnp.maximum(30 * gap, -NEVER))
+    last = jax.nn.softmax(sharp * ends, -1)
+    normal = last @ directions(gap.shape[-1])
+    normal = normal / jnp.sqrt(jnp.square(normal).sum(-1, keepdims=True) + 1e-6)
+    return last, normal, jnp.maximum((last * ends).sum(-1, keepdims=True), 0.0)
 
 
 def rebound(

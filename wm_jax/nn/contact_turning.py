@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -81,17 +80,11 @@ def collide(
     gap = apart @ directed.T - convex(start[:, first] + start[:, second][..., opposite])
     growth = end - start
     drift = closing @ directed.T - growth[:, first] - growth[:, second][..., opposite]
-    ends = jnp.where(
-        gap > 0, contact.time_to_close(gap, -drift), jnp.maximum(30 * gap, -contact.NEVER)
-    )
     pace = jnp.square(closing).sum(-1, keepdims=True)
     fast = jnp.sqrt(pace + jnp.square(0.1 * (spin.rate[:, first] - spin.rate[:, second])) + 1e-12)
     sharp = (bodies.sharp[:, first] + bodies.sharp[:, second]) * fast
-    last = jax.nn.softmax(sharp * ends, -1)
-    normal = last @ directed
-    normal = normal / jnp.sqrt(jnp.square(normal).sum(-1, keepdims=True) + 1e-6)
+    last, normal, when = contact.last_to_separate(gap, drift, sharp)
     tangent = _quarter(normal)
-    when = jnp.maximum((last * ends).sum(-1, keepdims=True), 0.0)
     touch = contact.before_the_end(when) * bodies.present[:, first] * bodies.present[:, second]
 
     at = jnp.clip(when, 0.0, 1.0)

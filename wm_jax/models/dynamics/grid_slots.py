@@ -7,7 +7,7 @@ the correction is `tracking`, which has no parameters.
 
 Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.nn.contact`):
 
-  h_i, m_i = f(look_i)                                   reach along 24 directions, log of the mass
+  h_i, m_i = f(look_i)                                   reach along directions, log of the mass
   a, A     = g(x_i, v_i, look_i, told)                   about 0 of what has a hue: a hand is grey
   v ← v + p + a + A v + Σ_j blows of j and of the walls on i      p the pull, as gravity
   x ← x + v − p/2 + d + what is left of the step after a blow, times the blow
@@ -31,36 +31,22 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.edit import Edits, Objects
-from wm_jax.models.dynamics import lessons, slot_edit, templates, tracking
+from wm_jax.models.dynamics import lessons, motion, slot_edit, templates, tracking
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.models.dynamics.pixels import CONTRAST, background, background_plane
-from wm_jax.models.dynamics.tracking import UNIT, Scene
-from wm_jax.nn import contact_turning
+from wm_jax.models.dynamics.tracking import Scene
 from wm_jax.nn.compute import over_time
-from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
 from wm_jax.nn.paste import turned
 
-#: Largest speed along an axis, shares of the frame a step.
-FASTEST = 0.2
-#: Fastest spin, radians a step.
-FASTEST_TURN = 1.0
 #: Parts on a side of the frame that a shaded background is read off.
 GROUND = 16
-#: So that what a camera does is about as large in every number: x, y and zoom.
-VIEW = np.array([1 / 16, 1 / 16, 1.0], np.float32)
-#: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
-#: a few neighbours share it.
-SHARP = 20 / 3
-#: A speed times this is about one.
-FEEL = 32
 
 
 class GridSlots(nn.Module):
@@ -156,10 +142,10 @@ class GridSlots(nn.Module):
     def tokens(self, carry: Scene) -> Float[Array, "b n d"]:
         """Cells of the stage, then slots, padded to one width: place, present, colour, speed (which
         no decoder needs, but a read-out does), look; where they turn, cosine, sine and spin."""
-        speed = FEEL * carry.speed
+        speed = motion.FEEL * carry.speed
         slots = [carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look]
         if self.spin:
-            slots += [jnp.cos(carry.turn), jnp.sin(carry.turn), FEEL * carry.rate / 8]
+            slots += [jnp.cos(carry.turn), jnp.sin(carry.turn), motion.FEEL * carry.rate / 8]
         parts = carry.stage, jnp.concatenate(slots, -1)
         width = max(part.shape[-1] for part in parts)
         pad = [(0, 0)] * (carry.stage.ndim - 1)
@@ -174,7 +160,7 @@ class GridSlots(nn.Module):
         return jnp.concatenate([cells, carry.place], 1)
 
     def step(self, carry, embedding, observed, told, key):
-        prior = self.predict(carry, told)
+        prior = motion.predict(self, carry, told)
         unseen = self._at_rest(prior, carry)
         if embedding is None:
             tokens = self.tokens(unseen)
@@ -197,7 +183,7 @@ class GridSlots(nn.Module):
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
             carry = reset(carry, fresh, is_first)
-            prior = module.predict(carry, told)
+            prior = motion.predict(module, carry, told)
             unseen = module._at_rest(prior, carry)
             if observed is None or module.is_initializing():
                 carry = module._correct(prior, unseen, seen, observed)
@@ -276,7 +262,7 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             (_, pixels, ground), told, is_first = inputs
-            prior = module.predict(reset(carry, fresh, is_first), told, stage=False)
+            prior = motion.predict(module, reset(carry, fresh, is_first), told, stage=False)
             carry = tracking.correct(prior, pixels, ground, module.cells, module.pull, module.spin)
             carry = module._finish(carry)
             return carry, carry._replace(stage=carry.visible, past=carry.visible)
@@ -333,105 +319,6 @@ class GridSlots(nn.Module):
         moved = turned(shift, scene.turn) if self.spin else shift
         return scene._replace(look=look, place=scene.place + moved, middle=scene.middle + shift)
 
-    def bodies(self, scene: Scene) -> Bodies:
-        support, sharp, log_mass, *gyration = jnp.split(
-            self.outline(self._kind(scene)), self.directions + np.arange(2 + bool(self.spin)), -1
-        )
-        return Bodies(
-            support=0.08 + 0.05 * support,
-            sharp=SHARP * self.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
-            log_mass=0.1 * log_mass,
-            present=scene.present,
-            gyration=self._gyration(support, *gyration) if self.spin else None,
-        )
-
-    def _kind(self, scene: Scene) -> Float[Array, "b k f"]:
-        """What an object's outline, mass and freedom depend on: its looks; where a hand may be
-        among them, which is grey, how much of a colour it has, too."""
-        if self.told_size == 1:
-            return scene.look
-        return jnp.concatenate([scene.look, 2 * _saturation(scene.colour) - 1], -1)
-
-    def _gyration(self, support: Float[Array, "b k d"], told: Float[Array, "b k 1"]):
-        """From that of a disc of the mean reach."""
-        reach = jax.lax.stop_gradient((0.08 + 0.05 * support).mean(-1, keepdims=True))
-        return 0.5 * jnp.square(jnp.maximum(reach, 0.02)) * jnp.exp(jnp.clip(told, -1.5, 1.5))
-
-    def predict(
-        self,
-        scene: Scene,
-        told: Float[Array, "b t"],
-        stage: bool = True,
-        past: bool = True,
-        bodies: Bodies | None = None,
-    ) -> Scene:
-        """Straight on. Without ``stage`` or ``past`` that field stays what it is."""
-        bodies = bodies or self.bodies(scene)
-        news = self.told_in(jnp.concatenate([told, scene.told], -1))
-        push = shift = jnp.zeros_like(scene.speed)
-        recent = scene.past
-        if self.told_size > 1:
-            view = jnp.asarray(VIEW) * self.view(told - scene.told)
-            push, shift = self._free(scene, news, view)
-            recent = tracking.panned(recent, view[:, :2], self.cells) if past else recent
-        pull = tracking.shared_pull(scene, self.pull) if self.pull else jnp.zeros_like(push)
-        speed = scene.speed + push + pull
-        walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + self.walls + 0.1 * self.walls_told(news)
-        bounce, late = 1.5 + jnp.asarray(self.bounce), jnp.clip(0.05 + self.late, 0.0, 0.5)
-        flight, turning = (scene.place, speed, bodies), dict[str, Array]()
-        pairs: Any
-        sides: Any
-        if self.spin:
-            spin = contact_turning.Spin(scene.turn, scene.rate)
-            grip = jnp.clip(jnp.array([0.02, 0.15]) + self.grip, 0.0, 1.0)
-            pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
-            sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
-            turning = self._turn(scene, pairs, sides)
-        else:
-            pairs = collide(*flight, bounce[0], late[0])
-            sides = rebound(*flight, walls, bounce[1], late[1])
-        blow = pairs.speed + sides.speed
-        place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
-        colour = scene.colour
-        if self.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
-            colour = colour * (1 + self.tint(news)[:, None])
-        doubt = jnp.square(UNIT * blow).sum(-1, keepdims=True)
-        return scene._replace(
-            stage=self.stage.predict(scene.stage, self.stage.told_in(told))
-            if stage
-            else scene.stage,
-            place=jnp.clip(place, -0.2, 1.2),
-            speed=jnp.clip(speed + blow, -FASTEST, FASTEST),
-            colour=colour,
-            spread=tracking.widen(scene.spread, 0.01 * doubt, 0.0025 * doubt),
-            visible=jnp.zeros_like(scene.visible),
-            past=recent,
-            told=told,
-            **turning,
-        )
-
-    def _turn(self, scene: Scene, pairs: contact_turning.Change, sides: contact_turning.Change):
-        """Turn, rate and sway after a step."""
-        spun, blow = pairs.rate + sides.rate, UNIT * (pairs.speed + sides.speed)
-        doubt = 0.04 * jnp.square(spun) + 1e-4 * jnp.square(blow).sum(-1, keepdims=True)
-        return {
-            "turn": scene.turn + scene.rate + pairs.turn + sides.turn,
-            "rate": jnp.clip(scene.rate + spun, -FASTEST_TURN, FASTEST_TURN),
-            "sway": tracking.sway_on(scene.sway, doubt),
-        }
-
-    def _free(self, scene: Scene, news: Float[Array, "b f"], view: Float[Array, "b 3"]):
-        """Changes of speed and place beside collisions: what acts on every slot, and how the
-        ``view`` (x, y and zoom) moves what is in it."""
-        news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
-        about = 8 * scene.place - 4, FEEL * scene.speed, self._kind(scene), news
-        push, matrix = jnp.split(self.free(jnp.concatenate(about, -1)), [2], -1)
-        matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
-        push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
-        bias, slope = self.moves_itself[0] + 4, self.moves_itself[1] + 10
-        push = push * nn.sigmoid(bias - slope * _saturation(scene.colour))
-        return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
-
     def _at_rest(self, prior: Scene, before: Scene) -> Scene:
         """What is imagined: a stage that nothing told can have changed stays as it was, to the last
         bit. Predicted a hundred times over, the smallest error of a network dissolves it."""
@@ -446,12 +333,6 @@ class GridSlots(nn.Module):
         stage = self.stage.correct(prior.stage, cells, None)
         scene = self._finish(scene._replace(stage=stage))
         return scene if observed is None else reset(unseen, scene, observed)
-
-
-def _saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
-    """0 of a grey, 1 of a pure colour."""
-    most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)
-    return (most - least) / (jnp.abs(most) + 1e-3)
 
 
 def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):

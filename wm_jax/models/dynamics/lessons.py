@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wm_jax.models.dynamics import templates
+from wm_jax.models.dynamics import motion, templates
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.models.dynamics.tracking import Scene
 from wm_jax.nn.compute import over_time
@@ -107,7 +107,7 @@ def place_error(
     told_turn = slots.sway[..., 0] < TURN_KNOWN  # never of a disc
     stream = jnp.cumsum(is_first, 1)
     begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
-    bodies = dynamics.bodies(begin)
+    bodies = motion.bodies_of(dynamics, begin)
 
     def ahead(module, moving, step):
         at = jnp.arange(starts) + step
@@ -115,7 +115,7 @@ def place_error(
         at = jnp.minimum(at, time - 1)
         hears = told[:, at].reshape(batch * starts, -1)
         scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
-        scene = module.predict(scene, hears, stage=False, past=False, bodies=bodies)
+        scene = motion.predict(module, scene, hears, stage=False, past=False, bodies=bodies)
         off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
         off = jnp.square(off).sum(-1)
         if dynamics.spin:

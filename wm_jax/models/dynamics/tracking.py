@@ -28,6 +28,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics import templates
+from wm_jax.models.dynamics.kalman import LOST, PLACE, SPEED, place_measured, turn_measured
+from wm_jax.models.dynamics.laying import lay, lay_turning, view
 from wm_jax.models.dynamics.pixels import Owners, openness, owners
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
@@ -39,29 +41,16 @@ NEW = 8.0
 SAME = 6.0
 #: A pixel has the colour of one that is gone if they are this near, squared.
 ALIKE = 2.0
-#: Of a pixel between two of which less than this is open, nothing is believed.
-AJAR = 0.3
 #: A slot is found where it covers more than about this many pixels of a template of
 #: `templates.SIDE` on a side, four times as many where pixels are half as wide.
 FEW = 2.0
 
-# The filter counts in 64ths of the frame.
-UNIT = 64.0
 #: Standard error of a measured place where all of the slot is open; half of it where pixels are.
 CLEAR = 0.06
 #: The same, of the mere middle of what is seen.
 ROUGH = 1.0
-#: Standard deviations of a place and a speed of which nothing is known yet.
-PLACE, SPEED = 8.0, 1.5
-#: Random change of the speed in a step.
-WANDER = 0.002
-#: Standard deviations, in radians, of a turn of which nothing is known any more, and of what a
-#: template's own edges leave open.
-LOST, BLUNT = 0.5, 0.01
-#: Random change of the spin in a step, radians.
-FLUTTER = 0.001
-#: Squared standard deviations from which on the filter believes that it lost the slot.
-ASTRAY = 16.0
+#: Standard deviation, in radians, of what a template's own edges leave open of its turn.
+BLUNT = 0.01
 
 
 class Scene(NamedTuple):
@@ -152,7 +141,7 @@ def give_birth(
 def correct(
     scene: Scene,
     pixels: Float[Array, "b p c"],
-    ground: Float[Array, "b 1 c"],
+    ground: Float[Array, "b #p c"],
     cells: tuple[int, int],
     pull: float = 0.0,
     spin: float = 0.0,
@@ -177,8 +166,8 @@ def correct(
 
     spots = templates.spots(side**2, cells)
     turn = scene.turn if spin else None
-    anchor = scene.place - _turned(scene.middle, turn)
-    seen, clear, empty = _view(images, anchor, side, cells, turn)
+    anchor = scene.place - _turn_by(scene.middle, turn)
+    seen, clear, empty = view(images, anchor, side, cells, turn)
     coverage, known = templates.coverage_and_known(scene.template)
     coverage, known = jnp.where(new, seen, coverage), jnp.where(new, clear, known)
     gone = (coverage * known * empty).sum(-1, keepdims=True)
@@ -188,30 +177,32 @@ def correct(
     # Where little is open of what is known, the prediction is better than that: as when a side
     # comes out from behind something that was not there when the other one went in.
     expected = centre(known * clear * coverage + 0.01 * coverage, spots)
-    off = _turned(centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected), turn)
+    off = _turn_by(centre(known * clear * seen, spots) - jnp.where(new, 0.0, expected), turn)
     shown_of_it = (known * clear * coverage).sum(-1) / ((known * coverage).sum(-1) + 1e-3)
     rough = jnp.square(ROUGH / (shown_of_it[..., None] + 1e-3))
     off = jnp.where(new, 1.0, scene.spread[..., :2] / (scene.spread[..., :2] + rough)) * off
     if spin:
-        off, part, turning = _laid_turning(
-            scene, images[:, :, :2], anchor, off, (coverage, known), new, cells
+        off, part, turning = lay_turning(
+            images[:, :, :2], anchor, scene.turn, off, (coverage, known), new, cells
         )
     else:
-        off, part = _laid(images[:, :, :2], anchor, off, (coverage, known), new, cells)
+        off, part = lay(images[:, :, :2], anchor, off, (coverage, known), new, cells)
     error = (CLEAR / fine) ** 2 / (part**2 + 1e-4) / jnp.maximum(sure, 1e-6)
     unseen = found <= 0.5 * few
-    place, speed, steady, spread = _kalman(scene, off, jnp.where(unseen, 1e6, error))
+    by, faster, pulled, spread = place_measured(scene.spread, off, jnp.where(unseen, 1e6, error))
     if spin:
-        by, doubt = turning
+        twist, doubt = turning
         doubt = (CLEAR / fine) ** 2 * doubt / jnp.maximum(sure, 1e-6) + BLUNT**2
-        scene = _kalman_turning(scene, by, jnp.where(unseen | new, 1e6, doubt), spin)
-        turn = scene.turn
+        doubt = jnp.where(unseen | new, 1e6, doubt)
+        turn_on, rate_on, sway = turn_measured(scene.sway, twist, doubt, spin)
+        turn = scene.turn + turn_on
+        scene = scene._replace(turn=turn, rate=scene.rate + rate_on, sway=sway)
 
-    anchor = place - _turned(scene.middle, turn)
-    seen, clear = _view(images[:, :, :2], anchor, side, cells, turn)
+    anchor = scene.place + by - _turn_by(scene.middle, turn)
+    seen, clear = view(images[:, :, :2], anchor, side, cells, turn)
     template = templates.add(scene.template, seen, clear)
-    by, template = templates.recentre(jnp.zeros_like(anchor), template, cells)
-    anchor = anchor + _turned(by, turn)
+    step, template = templates.recentre(jnp.zeros_like(anchor), template, cells)
+    anchor = anchor + _turn_by(step, turn)
     middle = centre(templates.coverage_and_known(template)[0], spots)
 
     gone = jnp.clip(2 * gone - 0.5, 0.0, 1.0) * (1 - sure)
@@ -224,9 +215,9 @@ def correct(
     recent = jnp.where(ever > 0, past + 0.1 * (pixels - past), pixels)
     present, there = scene.present, scene.present > 0
     return scene._replace(
-        place=jnp.where(there, anchor + _turned(middle, turn), scene.place),
-        speed=speed,
-        pull=steady,
+        place=jnp.where(there, anchor + _turn_by(middle, turn), scene.place),
+        speed=scene.speed + faster,
+        pull=scene.pull + pulled,
         present=present + there * 0.5 * sure * (1 - present) - 0.4 * gone * present,
         colour=scene.colour + follow * (colour - scene.colour),
         middle=jnp.where(there, middle, 0.0),
@@ -236,24 +227,6 @@ def correct(
         age=age,
         past=jnp.concatenate([recent, jnp.ones_like(ever)], -1),
     )
-
-
-def widen(spread: Float[Array, "b k 12"], place: Array, speed: Array) -> Float[Array, "b k 12"]:
-    """The spread a step later, in free flight, and with these variances (64ths) added."""
-    xx, xv, vv, xp, vp, pp = jnp.split(spread, 6, -1)
-    of_place = jnp.minimum(xx + 2 * xv + vv + xp + vp + 0.25 * pp + place, 64.0)
-    of_speed = jnp.minimum(vv + 2 * vp + pp + WANDER**2 + speed, SPEED**2)
-    # Or else what was cut off would leave a matrix that is no covariance.
-    most = 0.99 * jnp.sqrt(of_place * of_speed)
-    parts = [
-        of_place,
-        jnp.clip(xv + vv + xp + 1.5 * vp + 0.5 * pp, -most, most),
-        of_speed,
-        xp + vp + 0.5 * pp,
-        vp + pp,
-        pp,
-    ]
-    return jnp.concatenate(parts, -1)
 
 
 def panned(
@@ -279,92 +252,7 @@ def shared_pull(scene: Scene, pull: float) -> Float[Array, "b k 2"]:
     return jnp.where(scene.visible > 0.1, scene.pull, everyones)
 
 
-def sway_on(sway: Float[Array, "b k 3"], more: Float[Array, "b k 1"]) -> Float[Array, "b k 3"]:
-    """The covariance of turn and rate a step later, and with this variance of the rate added."""
-    tt, tr, rr = jnp.split(sway, 3, -1)
-    tt = jnp.minimum(tt + 2 * tr + rr + more / 3, LOST**2)
-    rr = jnp.minimum(rr + FLUTTER**2 + more, 1.0)
-    most = 0.99 * jnp.sqrt(tt * rr)
-    return jnp.concatenate([tt, jnp.clip(tr + rr, -most, most), rr], -1)
-
-
-def _laid(images, anchor, off, template, new, cells):
-    """How far ``off`` a template is, exactly: it is laid over what is seen, around a whole pixel,
-    where nothing that is open is mixed with what is not. And the share of it that tells so."""
-    (coverage, known), side = template, round(template[0].shape[-1] ** 0.5)
-    odd = side % 2 / 2
-    pixel = (jnp.round((anchor + off) * cells[0] - odd) + odd) / cells[0]
-    seen, clear = _view(images, pixel, side, cells)
-    for _ in range(1 + templates.fine(side)):
-        laid, sharp = templates.moved(coverage, known, anchor + off - pixel, cells)
-        step = templates.align(laid, sharp * clear, seen, cells)
-        off = off + jnp.where(new, 0.0, step)
-    part = templates.told_by(laid, sharp * clear) * templates.whole(laid, sharp)
-    return off, jnp.clip(part, 0.0, 1.0)
-
-
-def _laid_turning(scene: Scene, images, anchor, off, template, new, cells):
-    """`_laid` of templates that turn; and by how much they have turned more than predicted, with
-    its variance for a variance of a place of one (64ths²)."""
-    (coverage, known), side = template, round(template[0].shape[-1] ** 0.5)
-    by = jnp.zeros_like(scene.turn)
-    for _ in range(1 + templates.fine(side)):
-        turn = scene.turn + by
-        seen, clear = _view(images, anchor + off, side, cells, turn)
-        step, twist, doubt = templates.align_turning(coverage, known * clear, seen, cells)
-        off = off + jnp.where(new, 0.0, turned(step, turn))
-        by = by + jnp.where(new, 0.0, twist)
-    part = templates.told_by(coverage, known * clear) * templates.whole(coverage, known)
-    cos, sin = jnp.square(jnp.cos(turn)), jnp.square(jnp.sin(turn))
-    part = cos * part + sin * part[..., ::-1]
-    return off, jnp.clip(part, 0.0, 1.0), (by, doubt * (cells[0] / UNIT) ** 2)
-
-
-def _kalman_turning(scene: Scene, by, error, spin: float) -> Scene:
-    """Turn, rate and sway after a measurement that is ``by`` further than predicted."""
-    tt, tr, rr = jnp.split(scene.sway, 3, -1)
-    astray = jnp.square(by) / (tt + error) > ASTRAY
-    tt = jnp.where(astray, LOST**2, tt)
-    tr, rr = jnp.where(astray, 0.0, tr), jnp.where(astray, spin**2, rr)
-    gain, bend = tt / (tt + error), tr / (tt + error)
-    sway = jnp.concatenate([(1 - gain) * tt, (1 - gain) * tr, rr - bend * tr], -1)
-    return scene._replace(turn=scene.turn + gain * by, rate=scene.rate + bend * by, sway=sway)
-
-
-def _kalman(scene: Scene, off: Float[Array, "b k 2"], error: Float[Array, "b k 2"]):
-    """Place, speed, pull and spread after a measurement that is ``off``, with this squared
-    ``error``."""
-    xx, xv, vv, xp, vp, pp = jnp.split(scene.spread, 6, -1)
-    miss = UNIT**2 * jnp.square(off) / (xx + error)
-    astray = miss.sum(-1, keepdims=True) > ASTRAY
-    # Something happened that the prediction does not know: only the measurement counts.
-    xx = jnp.where(astray, jnp.maximum(xx, PLACE**2), xx)
-    vv = jnp.where(astray, SPEED**2, vv)
-    xv, xp, vp = (jnp.where(astray, 0.0, x) for x in (xv, xp, vp))
-    total = xx + error
-    gain, turn, bend = xx / total, xv / total, xp / total
-    parts = (
-        [(1 - gain) * xx, (1 - gain) * xv, vv - turn * xv]
-        + [(1 - gain) * xp, vp - turn * xp, pp - bend * xp]
-    )  # fmt: skip
-    spread = jnp.concatenate(parts, -1)
-    return scene.place + gain * off, scene.speed + turn * off, scene.pull + bend * off, spread
-
-
-def _view(
-    images: Float[Array, "b k m p"],
-    anchor: Float[Array, "b k 2"],
-    side: int,
-    cells: tuple[int, int],
-    turn: Float[Array, "b k 1"] | None = None,
-):
-    """Around ``anchor``: how much the slot covers of what is open, what is open, and any further
-    images as they are."""
-    seen, clear, *more = templates.views(images, anchor, side, cells, turn)
-    return seen / (clear + 1e-3), jnp.clip((clear - AJAR) / (1 - AJAR), 0.0, 1.0), *more
-
-
-def _turned(vector: Float[Array, "b k 2"], by: Float[Array, "b k 1"] | None):
+def _turn_by(vector: Float[Array, "b k 2"], by: Float[Array, "b k 1"] | None):
     return vector if by is None else turned(vector, by)
 
 

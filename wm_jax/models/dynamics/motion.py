@@ -1,0 +1,145 @@
+"""How `GridSlots` predicts: straight flight, what a hand, a camera and a pull add to it, contacts.
+
+All take the bound module (``dynamics``), which owns what is learned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from wm_jax.models.dynamics.kalman import UNIT, sway_on, widen
+from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull
+from wm_jax.nn import contact_turning
+from wm_jax.nn.contact import Bodies, collide, rebound
+
+#: Largest speed along an axis, shares of the frame a step.
+FASTEST = 0.2
+#: Fastest spin, radians a step.
+FASTEST_TURN = 1.0
+#: So that what a camera does is about as large in every number: x, y and zoom.
+VIEW = np.array([1 / 16, 1 / 16, 1.0], np.float32)
+#: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
+#: a few neighbours share it.
+SHARP = 20 / 3
+#: A speed times this is about one.
+FEEL = 32
+
+
+def bodies_of(dynamics: Any, scene: Scene) -> Bodies:
+    """What is learned of every slot as a body, in the frame that its template is in."""
+    support, sharp, log_mass, *gyration = jnp.split(
+        dynamics.outline(_kind(dynamics, scene)),
+        dynamics.directions + np.arange(2 + bool(dynamics.spin)),
+        -1,
+    )
+    return Bodies(
+        support=0.08 + 0.05 * support,
+        sharp=SHARP * dynamics.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
+        log_mass=0.1 * log_mass,
+        present=scene.present,
+        gyration=_gyration(support, *gyration) if dynamics.spin else None,
+    )
+
+
+def _kind(dynamics: Any, scene: Scene) -> Float[Array, "b k f"]:
+    """What an object's outline, mass and freedom depend on: its looks; where a hand may be
+    among them, which is grey, how much of a colour it has, too."""
+    if dynamics.told_size == 1:
+        return scene.look
+    return jnp.concatenate([scene.look, 2 * _saturation(scene.colour) - 1], -1)
+
+
+def _gyration(support: Float[Array, "b k d"], told: Float[Array, "b k 1"]):
+    """From that of a disc of the mean reach."""
+    reach = jax.lax.stop_gradient((0.08 + 0.05 * support).mean(-1, keepdims=True))
+    return 0.5 * jnp.square(jnp.maximum(reach, 0.02)) * jnp.exp(jnp.clip(told, -1.5, 1.5))
+
+
+def predict(
+    dynamics: Any,
+    scene: Scene,
+    told: Float[Array, "b t"],
+    stage: bool = True,
+    past: bool = True,
+    bodies: Bodies | None = None,
+) -> Scene:
+    """Straight on. Without ``stage`` or ``past`` that field stays what it is."""
+    bodies = bodies or bodies_of(dynamics, scene)
+    news = dynamics.told_in(jnp.concatenate([told, scene.told], -1))
+    push = shift = jnp.zeros_like(scene.speed)
+    recent = scene.past
+    if dynamics.told_size > 1:
+        view = jnp.asarray(VIEW) * dynamics.view(told - scene.told)
+        push, shift = _free(dynamics, scene, news, view)
+        recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
+    pull = shared_pull(scene, dynamics.pull) if dynamics.pull else jnp.zeros_like(push)
+    speed = scene.speed + push + pull
+    walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
+    bounce, late = 1.5 + jnp.asarray(dynamics.bounce), jnp.clip(0.05 + dynamics.late, 0.0, 0.5)
+    flight, turning = (scene.place, speed, bodies), dict[str, Array]()
+    pairs: Any
+    sides: Any
+    if dynamics.spin:
+        spin = contact_turning.Spin(scene.turn, scene.rate)
+        grip = jnp.clip(jnp.array([0.02, 0.15]) + dynamics.grip, 0.0, 1.0)
+        pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
+        sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
+        turning = _turn(scene, pairs, sides)
+    else:
+        pairs = collide(*flight, bounce[0], late[0])
+        sides = rebound(*flight, walls, bounce[1], late[1])
+    blow = pairs.speed + sides.speed
+    place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
+    colour = scene.colour
+    if dynamics.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
+        colour = colour * (1 + dynamics.tint(news)[:, None])
+    doubt = jnp.square(UNIT * blow).sum(-1, keepdims=True)
+    return scene._replace(
+        stage=dynamics.stage.predict(scene.stage, dynamics.stage.told_in(told))
+        if stage
+        else scene.stage,
+        place=jnp.clip(place, -0.2, 1.2),
+        speed=jnp.clip(speed + blow, -FASTEST, FASTEST),
+        colour=colour,
+        spread=widen(scene.spread, 0.01 * doubt, 0.0025 * doubt),
+        visible=jnp.zeros_like(scene.visible),
+        past=recent,
+        told=told,
+        **turning,
+    )
+
+
+def _turn(scene: Scene, pairs: contact_turning.Change, sides: contact_turning.Change):
+    """Turn, rate and sway after a step."""
+    spun, blow = pairs.rate + sides.rate, UNIT * (pairs.speed + sides.speed)
+    doubt = 0.04 * jnp.square(spun) + 1e-4 * jnp.square(blow).sum(-1, keepdims=True)
+    return {
+        "turn": scene.turn + scene.rate + pairs.turn + sides.turn,
+        "rate": jnp.clip(scene.rate + spun, -FASTEST_TURN, FASTEST_TURN),
+        "sway": sway_on(scene.sway, doubt),
+    }
+
+
+def _free(dynamics: Any, scene: Scene, news: Float[Array, "b f"], view: Float[Array, "b 3"]):
+    """Changes of speed and place beside collisions: what moves by itself, and how the
+    ``view`` (x, y and zoom) moves what is in it."""
+    news = jnp.broadcast_to(news[:, None], (*scene.place.shape[:2], news.shape[-1]))
+    about = 8 * scene.place - 4, FEEL * scene.speed, _kind(dynamics, scene), news
+    push, matrix = jnp.split(dynamics.free(jnp.concatenate(about, -1)), [2], -1)
+    matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
+    push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
+    bias, slope = dynamics.moves_itself[0] + 4, dynamics.moves_itself[1] + 10
+    push = push * nn.sigmoid(bias - slope * _saturation(scene.colour))
+    return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
+
+
+def _saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
+    """0 of a grey, 1 of a pure colour."""
+    most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)
+    return (most - least) / (jnp.abs(most) + 1e-3)
