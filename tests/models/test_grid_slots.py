@@ -10,6 +10,7 @@ import pytest
 from tests.models.quick import quick_jit, random_variables
 from wm_jax import models, shapes
 from wm_jax.config import base_config, change
+from wm_jax.models.decoder_slots import SlotDecoder
 from wm_jax.models.dynamics.grid_slots import GridSlots
 
 SIZE, TIME = 32, 8
@@ -93,21 +94,49 @@ def test_imagination_keeps_presence_colour_and_looks(model, params, encode):
         np.testing.assert_array_equal(getattr(state.carry, name), getattr(later.carry, name))
 
 
-def test_an_imagined_stage_stays_to_the_last_bit_until_something_else_is_told():
+def test_an_imagined_stage_stays_to_the_last_bit_and_knows_when_it_was_seen():
     module = GridSlots((SIZE, SIZE), slots=2, width=8, hidden=8, told_size=3)
-    told = jnp.zeros((2, 3))
+    told = jnp.ones((2, 3))
     carry = module.initial(2)
     variables = random_variables(module, carry, None, None, told, None, method="step")
-    start = carry._replace(stage=jax.random.normal(jax.random.key(1), carry.stage.shape), told=told)
+    stage = jax.random.normal(jax.random.key(1), carry.stage.shape)
+    start = carry._replace(stage=stage, told=told, shown=told)
     step = quick_jit(lambda carry, told: module.apply(variables, carry, None, None, told, None,
-                                                      method="step")[0])  # fmt: skip
+                                                      method="step"))  # fmt: skip
     later = start
-    for _ in range(3):
-        later = step(later, told)
+    for i in range(3):
+        later, out = step(later, told * (i + 2))
     np.testing.assert_array_equal(later.stage, start.stage)
-    moved = step(later, told.at[1].set(1.0)).stage
-    np.testing.assert_array_equal(moved[0], start.stage[0])
-    assert jnp.abs(moved[1] - start.stage[1]).max() > 1e-3
+    np.testing.assert_array_equal(later.shown, told)
+    # Cells say how the view and the light changed since; of the light, then and now.
+    before = step(start, told)[1].tokens[:, 0, 8:17]
+    after = out.tokens[:, 0, 8:17]
+    np.testing.assert_array_equal(before[:, :3], 0.0)
+    assert jnp.abs(after[:, :3]).min() > 0
+    np.testing.assert_array_equal(before[:, 3:6], before[:, 6:])
+    np.testing.assert_array_equal(after[:, 3:6], before[:, 3:6])
+    assert jnp.abs(after[:, 6:] - after[:, 3:6]).min() > 0
+
+
+def test_a_backdrop_is_moved_and_lit_anew_since_it_was_seen():
+    """Red where it was painted, then a quarter of the frame further right, and half as bright."""
+    decoder = SlotDecoder((2, 2), patch=8, resolution=16, width=8, hidden=6, hears=True)
+    cells = jax.random.normal(jax.random.key(2), (1, 4, 8))
+    slots = jnp.zeros((1, 1, 40))
+    light = jnp.array([1.0, 0.0, 0.0])
+
+    def tokens(view, now):
+        outlook = jnp.concatenate([jnp.asarray(view), light, jnp.asarray(now)])
+        outlook = jnp.broadcast_to(outlook, (1, 4, 9))
+        cell = jnp.concatenate([cells, outlook, jnp.zeros((1, 4, 23))], -1)
+        return jnp.concatenate([cell, slots], 1)
+
+    same = tokens([0.0, 0.0, 0.0], light)
+    params = decoder.init(jax.random.key(3), same)
+    plain = decoder.clone(hears=False).apply(params, same)
+    np.testing.assert_allclose(decoder.apply(params, same), plain, atol=1e-6)
+    moved = decoder.apply(params, tokens([0.25, 0.0, 0.0], [0.5, 0.0, 0.0]))
+    np.testing.assert_allclose(moved[:, :, 4:], 0.5 * plain[:, :, :-4], atol=1e-6)
 
 
 def test_a_hidden_object_moves_on_behind_the_bar(params, encode):

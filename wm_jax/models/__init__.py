@@ -93,7 +93,8 @@ def _decoder(config: Any, cells: tuple[int, int], dynamics: Any) -> nn.Module:
         stage = dynamics.stage_cells
         patch = config.patch * dynamics.pool
         sizes = config.resolution, dynamics.width, config.decoder_hidden
-        return SlotDecoder(stage, patch, *sizes, turns=bool(dynamics.spin))
+        kind = {"turns": bool(dynamics.spin), "hears": dynamics.told_size > 1}
+        return SlotDecoder(stage, patch, *sizes, **kind)
     if config.decoder == "mixture":
         return MixtureDecoder(cells, config.patch, config.decoder_hidden)
     spread = VectorToGrid(cells, config.embed, **vector) if vector else None

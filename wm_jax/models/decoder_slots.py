@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
+from wm_jax.nn.grid import addresses
 from wm_jax.nn.mlp import MLP
+from wm_jax.nn.outlook import brightness, viewed
 from wm_jax.nn.paste import read_turned, write
 
 
@@ -21,6 +23,8 @@ class SlotDecoder(nn.Module):
     stencil α of its own looks in one colour. A pixel is f b + (1 − f)(Σ α c + (1 − Σ α) b), with
     Σ α scaled down to 1 at most.
 
+    hears: whether a camera or a light may have changed since the stage was seen: then the backdrop,
+        and what is in front, are painted as they were seen, moved and lit anew
     turns: whether a slot may have turned from the template that its looks were read off
     reach: side of the square that a slot paints, as a share of the frame
     narrow: numbers through which a cell is painted; too few for an object, enough for a backdrop
@@ -33,6 +37,7 @@ class SlotDecoder(nn.Module):
     hidden: int
     reach: float = 0.32
     turns: bool = False
+    hears: bool = False
     narrow: int = 4
 
     @nn.compact
@@ -66,6 +71,9 @@ class SlotDecoder(nn.Module):
         """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
         cells = self.cells[0] * self.cells[1]
         backdrop, front = self._stage(tokens[:, :cells, : self.width])
+        if self.hears:
+            outlook = tokens[:, 0, self.width : self.width + 9]
+            backdrop, front = self._now(backdrop, front, outlook)
         slots, turn = tokens[:, cells:], None
         if self.turns:
             slots, turn = slots[..., :-3], jnp.arctan2(slots[..., -2:-1], slots[..., -3:-2])
@@ -94,6 +102,14 @@ class SlotDecoder(nn.Module):
         contrast = seen - seen.mean((1, 2), keepdims=True)
         front = MLP((16, 1))(jnp.concatenate([2 * seen, 4 * contrast, 8 * contrast**2], -1))
         return [x[:, i] + 0.5 for i in range(3)], nn.sigmoid(front[..., 0] - 2.0)
+
+    def _now(self, backdrop, front, outlook: Float[Array, "b 9"]):
+        """Backdrop and front as they were seen, as they look now (`motion.outlook`)."""
+        planes = viewed(jnp.stack([*backdrop, front], 1), outlook[:, :3])
+        at = addresses((self.resolution, self.resolution))
+        then, now = (brightness(outlook[:, None, i : i + 3], at) for i in (3, 6))
+        lit = (now / then).reshape(-1, self.resolution, self.resolution)
+        return [planes[:, i] * lit for i in range(3)], planes[:, 3]
 
     def _objects(self, look: Float[Array, "b k l"], colour: Float[Array, "b k 3"]):
         """Stencils (b, k, s, s), empty at the rim and round at first, and changes of colour."""

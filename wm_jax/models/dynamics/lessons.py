@@ -32,34 +32,29 @@ def stages(
     observed: Bool[Array, "b t"] | None,
     told: Float[Array, "b t k"],
     is_first: Bool[Array, "b t"],
-) -> tuple[Float[Array, "b t n d"], Float[Array, "b t n d"]]:
-    """The stage after each frame, all seen, and before it, where only the ``observed`` were; there
-    it is as it is when imagined (`GridSlots._at_rest`)."""
-    fresh, heard = dynamics.initial(is_first.shape[0]).stage, dynamics.stage.told_in(told)
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Fields of a `Scene` that are about the stage (b, t, …): after each frame, all seen, and
+    before it, where only the ``observed`` were; in between it is as it was last seen."""
+    fresh, heard = dynamics.initial(is_first.shape[0]), dynamics.stage.told_in(told)
 
     def see(module, stage, inputs):
         cells, heard, is_first = inputs
-        prior = module.stage.predict(reset(stage, fresh, is_first), heard)
+        prior = module.stage.predict(reset(stage, fresh.stage, is_first), heard)
         stage = module.stage.correct(prior, cells, None)
         return stage, stage
 
-    def imagine(module, stage, inputs):
-        seen, observed, heard, changed, is_first = inputs
-        stage = reset(stage, fresh, is_first)
-        prior = reset(stage, module.stage.predict(stage, heard), changed)
-        return reset(prior, seen, observed), prior
+    def imagine(module, last, inputs):
+        seen, observed, is_first = inputs
+        last = reset(last, (fresh.stage, fresh.told), is_first)
+        return reset(last, seen, observed), last
 
     shown = over_time(see)(dynamics, start, (cells, heard, is_first))[1]
     if observed is None:
         observed = jnp.ones_like(is_first)
-    inputs = shown, observed, heard, _changed(told, is_first), is_first
-    return shown, over_time(imagine)(dynamics, start, inputs)[1]
-
-
-def _changed(told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]) -> Bool[Array, "b t"]:
-    """Where something else is told than a step before. Before a stream nothing was."""
-    before = jnp.pad(told[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    return (told != jnp.where(is_first[..., None], 0, before)).any(-1)
+    inputs = (shown, told), observed, is_first
+    stage, then = over_time(imagine)(dynamics, (start, fresh.told), inputs)[1]
+    seen, imagined = {"stage": shown, "shown": told}, {"stage": stage, "shown": then}
+    return {**seen, "told": told}, {**imagined, "told": told}
 
 
 def whole_error(dynamics: Any, slots: Scene, key: jax.Array) -> Float[Array, "b t"]:
@@ -83,7 +78,7 @@ def _fullest(slots: Scene, count: int) -> Scene:
         return slots
     held = slots.present[..., 0].sum(1)
     chosen = jnp.sort(jnp.argsort(-held, axis=-1)[:, :count], -1)[:, None, :, None]
-    whole = ("stage", "past", "told")
+    whole = ("stage", "past", "told", "shown")
     fewer = {
         name: jnp.take_along_axis(value, chosen, 2)
         for name, value in slots._asdict().items()

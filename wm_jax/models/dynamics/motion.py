@@ -17,6 +17,7 @@ from wm_jax.models.dynamics.kalman import UNIT, sway_on, widen
 from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
+from wm_jax.nn.outlook import brightness
 
 #: Largest speed along an axis, shares of the frame a step.
 FASTEST = 0.2
@@ -75,7 +76,7 @@ def predict(
     push = shift = jnp.zeros_like(scene.speed)
     recent = scene.past
     if dynamics.told_size > 1:
-        view = jnp.asarray(VIEW) * dynamics.view(told - scene.told)
+        view = _view(dynamics, scene.told, told)
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
     pull = shared_pull(scene, dynamics.pull) if dynamics.pull else jnp.zeros_like(push)
@@ -97,8 +98,10 @@ def predict(
     blow = pairs.speed + sides.speed
     place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
     colour = scene.colour
-    if dynamics.told_size > 1:  # a light may have changed; of the slot itself it knows nothing
-        colour = colour * (1 + dynamics.tint(news)[:, None])
+    if dynamics.told_size > 1:
+        before, after = _light(dynamics, scene.told), _light(dynamics, told)
+        lit = brightness(after[:, None], place) / brightness(before[:, None], scene.place)
+        colour = colour * lit
     doubt = jnp.square(UNIT * blow).sum(-1, keepdims=True)
     return scene._replace(
         stage=dynamics.stage.predict(scene.stage, dynamics.stage.told_in(told))
@@ -136,7 +139,23 @@ def _free(dynamics: Any, scene: Scene, news: Float[Array, "b f"], view: Float[Ar
     push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
     bias, slope = dynamics.moves_itself[0] + 4, dynamics.moves_itself[1] + 10
     push = push * nn.sigmoid(bias - slope * _saturation(scene.colour))
-    return push, view[:, None, :2] + view[:, None, 2:] * (scene.place - 0.5)
+    return push, view[:, None, :2] + jnp.expm1(view[:, None, 2:]) * (scene.place - 0.5)
+
+
+def outlook(dynamics: Any, scene: Scene) -> Float[Array, "*lead 9"]:
+    """How what was last seen looks now: x, y and log zoom of the camera since then; the light then;
+    the light now (`brightness`)."""
+    lights = (_light(dynamics, told) for told in (scene.shown, scene.told))
+    return jnp.concatenate([_view(dynamics, scene.shown, scene.told), *lights], -1)
+
+
+def _light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 3"]:
+    return dynamics.light(told) + jnp.array([1.0, 0.0, 0.0])
+
+
+def _view(dynamics: Any, before: Float[Array, "*lead t"], now: Float[Array, "*lead t"]):
+    """x, y (shares of the frame) and log zoom of the camera from one step to another."""
+    return jnp.asarray(VIEW) * dynamics.view(now - before)
 
 
 def _saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:

@@ -73,6 +73,7 @@ class Scene(NamedTuple):
     age:      frames in which it was found
     past:     mean of recent frames and whether there was one
     told:     what the last step was told
+    shown:    what was told when the stage was last seen
     """
 
     stage: Float[Array, "b n d"]
@@ -92,6 +93,7 @@ class Scene(NamedTuple):
     age: Float[Array, "b k 1"]
     past: Float[Array, "b p e"]
     told: Float[Array, "b t"]
+    shown: Float[Array, "b t"]
 
 
 def give_birth(
