@@ -8,16 +8,15 @@
 Nobody trained the model for this: its latent state is searched. What may change is the velocity of
 the objects that the constraints name (``over='latents'``; each costs `EFFORT` px of error a px a
 frame, so what is found stays near what was seen), or what the hand does (``over='actions'``, of a
-model that is told actions). The search is the cross-entropy method (Rubinstein 1999): candidates
-are drawn from a normal distribution, rolled out in one batch, and the best of them make the next.
-It needs no gradient, which collisions, being jumps, hardly have.
+model that is told actions; see `wm_jax.planning` for plans that look again on the way). Candidates
+are rolled out in one batch; the search is `wm_jax.search`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,13 +27,14 @@ from jaxtyping import Array, Float
 from wm_jax import naming, shapes, telling
 from wm_jax.edit import Change, Push, Who
 from wm_jax.errors import UserError
+from wm_jax.search import cross_entropy
 from wm_jax.shapes import LatentState, Signal
 from wm_jax.world import World
 
-#: Candidates a round, how many make the next, rounds.
-CANDIDATES, BEST, ROUNDS = 64, 8, 8
-#: px a frame (of a frame of 64) and largest action that the first round is drawn with.
-WIDE, FORCE = 1.5, 1.0
+#: px a frame (of a frame of 64) that the first round is drawn with.
+WIDE = 1.5
+#: Largest action, and the frames from one to the next that are chosen; between two it is linear.
+FORCE, KNOTS = 1.6, 4
 #: px of error that a px a frame costs.
 EFFORT = 0.2
 #: px of 64 within which a constraint counts as met; and by how much a colour may differ, in RGB,
@@ -115,45 +115,69 @@ def solve(
     constraints: Sequence[Constraint],
     over: str = "latents",
     seed: int = 0,
+    told: Mapping[str, Any] | None = None,
+    first: Float[np.ndarray, "t 2"] | None = None,
 ) -> Solution:
     """See the module's docstring. ``scene`` is one stream.
+
+    told:  what else will be told, as `World.rollout` takes it, for as many frames as the last
+           constraint needs
+    first: actions to start from, of as many frames
 
     Raises `UserError` for an object that is not there, a place or frame that cannot be, a model
     without slots, and actions that a model is not told.
     """
-    problem = _Problem(world, scene, constraints, over)
-    rng = np.random.default_rng(seed)
-    mean, spread = np.zeros(problem.size), np.full(problem.size, problem.wide)
-    best, least = mean, np.inf
-    for _ in range(ROUNDS):
-        drawn = rng.normal(mean, spread, (CANDIDATES, problem.size)).astype(np.float32)
-        drawn[0] = best  # never worse than before; at first, nothing done
-        cost = problem.cost(drawn)
-        order = np.argsort(cost)[:BEST]
-        if cost[order[0]] < least:
-            best, least = drawn[order[0]], float(cost[order[0]])
-        mean, spread = drawn[order].mean(0), drawn[order].std(0) + 0.02 * problem.wide
-    return problem.solution(best)
+    problem = _Problem(world, scene, constraints, over, told or {})
+    start = None if first is None else knots_of(first)
+    return problem.solution(cross_entropy(problem.cost, problem.size, problem.wide, seed, start))
+
+
+def actions_of(knots: Float[np.ndarray, "*c p"], steps: int) -> Float[np.ndarray, "*c t 2"]:
+    """Smooth actions (world units a frame): straight from one knot to the next. A hand that is told
+    something else in every frame goes nowhere."""
+    at = np.minimum(np.arange(steps) / KNOTS, knots.shape[-1] // 2 - 1)
+    low = at.astype(int)
+    high = np.minimum(low + 1, knots.shape[-1] // 2 - 1)
+    values = knots.reshape(*knots.shape[:-1], -1, 2)
+    part = (at - low)[:, None].astype(np.float32)
+    return np.clip((1 - part) * values[..., low, :] + part * values[..., high, :], -FORCE, FORCE)
+
+
+def knots_of(actions: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, " p"]:
+    """The inverse of `actions_of`."""
+    at = np.minimum(KNOTS * np.arange(knot_count(len(actions))), len(actions) - 1)
+    return np.asarray(actions, np.float32)[at].ravel()
+
+
+def knot_count(steps: int) -> int:
+    """Knots of so many frames."""
+    return -(-(steps - 1) // KNOTS) + 1
 
 
 class _Problem:
     """What is searched, what it costs."""
 
     def __init__(
-        self, world: World, scene: LatentState, constraints: Sequence[Constraint], over: str
+        self,
+        world: World,
+        scene: LatentState,
+        constraints: Sequence[Constraint],
+        over: str,
+        told: Mapping[str, Any],
     ):
         self.world, self.scene, self.constraints = world, scene, list(constraints)
         self.unit = world.resolution / 64
         there = world.things(scene)
         if not self.constraints:
             raise UserError("there is no constraint to meet; give At, Meet or Keep.")
-        self.steps = max(_last(constraint) for constraint in self.constraints)
+        self.steps = max(last_frame(constraint) for constraint in self.constraints)
+        self.told = told
         self.slots = [self._slots(constraint, there) for constraint in self.constraints]
         self.over = over
         if over == "actions":
             if "actions" not in world.modalities:
                 raise UserError(f"{world.path or 'this model'} is not told actions; use 'latents'.")
-            self.size, self.wide = 2 * self.steps, FORCE
+            self.size, self.wide = 2 * knot_count(self.steps), FORCE
         elif over == "latents":
             if "push" not in world.edits:
                 raise UserError(f"{world.path or 'this model'} has no slots to change.")
@@ -165,7 +189,7 @@ class _Problem:
         self._roll = _program(world.model, needs_pictures)
 
     def _slots(self, constraint: Constraint, there: Sequence[naming.Thing]) -> list[int]:
-        if _last(constraint) < 1:
+        if last_frame(constraint) < 1:
             raise UserError(f"{constraint}: the first frame of the future is 1.")
         if isinstance(constraint, At):
             side = self.world.resolution
@@ -209,12 +233,12 @@ class _Problem:
     def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> _Future:
         count = len(drawn)
         scene = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene)
-        told = shapes.no_conditions(count, self.steps)
+        told = self.world.told(self.told, (count, self.steps))
         if scene.pending is not None:
             spread = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.steps, 1), scene.pending)
             told = telling.with_held(told, spread)
         if self.over == "actions":
-            value = np.clip(drawn.reshape(count, self.steps, 2), -FORCE, FORCE)
+            value = actions_of(drawn, self.steps)
             told = told._replace(actions=Signal(jnp.asarray(value), told.actions.mask | True))
         else:
             for one in zip(*(self.changes(row) for row in drawn), strict=True):
@@ -235,7 +259,7 @@ class _Problem:
         scene = self.world.edit(self.scene, changes)
         actions = None
         if self.over == "actions":
-            actions = np.clip(best.reshape(self.steps, 2), -FORCE, FORCE)
+            actions = actions_of(best, self.steps)
         return Solution(scene, changes, actions, reports)
 
 
@@ -245,7 +269,8 @@ def _program(model: Any, pictures: bool) -> Any:
     return jax.jit(functools.partial(_roll, model, pictures))
 
 
-def _last(constraint: Constraint) -> int:
+def last_frame(constraint: Constraint) -> int:
+    """The last frame of the future that it is about."""
     if isinstance(constraint, At):
         return constraint.frame
     return constraint.by if isinstance(constraint, Meet) else constraint.until

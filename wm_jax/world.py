@@ -122,6 +122,7 @@ class World:
         self.path, self.updates = path, updates
         self.edits: tuple[str, ...] = tuple(getattr(model, "edits", ()))
         self._encode = jax.jit(functools.partial(shapes.encode, model))
+        self._watch = jax.jit(functools.partial(_watch, model))
         self._step = jax.jit(functools.partial(_step, model))
         self._decode = jax.jit(lambda *inputs: model.decode(*inputs))
         self._edit = jax.jit(lambda *inputs: model.edit(*inputs))
@@ -155,6 +156,16 @@ class World:
         said = self.told(told, batched.shape[:2])
         state = self._encode(self.params, jnp.asarray(batched), said, jax.random.key(seed))
         return state._replace(pending=telling.held(shapes.at_time(said, -1)))
+
+    def watch(
+        self, scene: LatentState, frames: UInt8[np.ndarray, "*b t h w 3"], **told: Any
+    ) -> LatentState:
+        """The scene after more frames were seen. ``told``: of the steps that end in them, as in
+        `rollout`; light and camera that are not given stay as they are."""
+        batched = frames if frames.ndim == 5 else frames[None]
+        given = telling.with_held(self.told(told, batched.shape[:2]), _over(scene, batched))
+        state = self._watch(self.params, scene._replace(pending=None), jnp.asarray(batched), given)
+        return state._replace(pending=telling.held(shapes.at_time(given, -1)))
 
     def things(self, scene: LatentState, stream: int = 0) -> list[Thing]:
         """What is in the scene: name, place, velocity. [] of a model without slots."""
@@ -344,6 +355,23 @@ def _step(
     state = model.step(params, scene._replace(pending=None), told, None, key)
     picture, objects = model.decode(params, state), model.objects(params, state)
     return state._replace(pending=telling.held(told)), picture, objects
+
+
+def _watch(
+    model: Any, params: PyTree, scene: LatentState, frames: Array, told: Conditions
+) -> LatentState:
+    def observe(state, inputs):
+        frame, told_t = inputs
+        return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, None), None
+
+    return jax.lax.scan(observe, scene, shapes.time_major((frames, told)))[0]
+
+
+def _over(scene: LatentState, frames: np.ndarray) -> Conditions | None:
+    """What holds in a scene, for each of the frames."""
+    if scene.pending is None:
+        return None
+    return jax.tree.map(lambda x: jnp.repeat(x[:, None], frames.shape[1], 1), scene.pending)
 
 
 def pixels(frames: Float[Array, "*lead h w 3"]) -> UInt8[np.ndarray, "*lead h w 3"]:

@@ -51,6 +51,13 @@ def ssim(
     Equals scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False)``; needs frames of at least 11x11 px.
     """
+    return jnp.mean(ssim_map(truth, frames), axis=(-3, -2, -1))
+
+
+def ssim_map(
+    truth: UInt8[Array, "*lead h w c"], frames: UInt8[Array, "*lead h w c"]
+) -> Float32[Array, "*lead c i j"]:
+    """`ssim` before the mean: of each pixel but the outermost 5 on each side."""
     height, width = truth.shape[-3:-1]
     rows, columns = _blur_matrix(height), _blur_matrix(width)
     x = jnp.moveaxis(truth.astype(jnp.float32) / 255, -1, -3)
@@ -65,4 +72,4 @@ def ssim(
     covariance = blur(x * y) - mean_x * mean_y
     likeness = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
     scale = (mean_x**2 + mean_y**2 + SSIM_C1) * (variance_x + variance_y + SSIM_C2)
-    return jnp.mean(likeness / scale, axis=(-3, -2, -1))
+    return likeness / scale

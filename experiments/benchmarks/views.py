@@ -1,0 +1,143 @@
+"""Camera and light on paths that training never had, out and back, against the true renderer.
+
+    python experiments/benchmarks/views.py --model runs/small_full --json
+
+A test scene of twins:full is watched for 16 frames. Over the next 24 the camera goes 8 units in a
+random direction and 0.2 closer (log zoom), or the light goes down to 0.6 of itself and tilts by
+0.15, and comes back, as half a wave of a sine; training knows slow drifts only. What is in the
+scene goes its own way, and is rendered anew under the path.
+
+Rows, with 95 % bootstrap over scenes, of the camera and of the light:
+  far    PSNR (dB) in frame 12, where the path is farthest from where it began
+  back   SSIM of frame 24 with the last one seen, whose view was the same, over all pixels that are
+         at least 6 px from what is not background in either
+for the truth, the model, the model that is not told of the path, and the last frame kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+import wm_jax
+from data_pipelines.twins.generate import Recording, record_scene
+from data_pipelines.twins.render import OCCLUDER_LABEL, render
+from data_pipelines.twins.world import get_world, scene_seed, stream
+from wm_jax.errors import UserError
+from wm_jax.evaluation.pixel import psnr, ssim_map
+from wm_jax.evaluation.statistics import estimate, sums_by_unit
+from wm_jax.progress import Progress
+
+CONTEXT, STEPS = 16, 24
+PAN, ZOOM, DIM, TILT = 8.0, 0.2, 0.6, 0.15
+#: px around a pixel that its SSIM looks at.
+AROUND = 5
+PATHS = ("camera", "light")
+WHO = ("truth", "model", "not told", "last frame")
+
+
+def path_of(run: Recording, name: str) -> np.ndarray:
+    """Light or camera of the frames to come, (STEPS, 3), from what it was and back to it."""
+    wave = np.sin(np.pi * np.arange(1, STEPS + 1) / STEPS)[:, None]
+    now, rng = run.states[name][CONTEXT - 1], stream(run.scene.seed, f"path/{name}")
+    angle = rng.uniform(0, 2 * np.pi)
+    aside = np.array([np.cos(angle), np.sin(angle)])
+    if name == "camera":
+        return now + wave * [*(PAN * aside), ZOOM]
+    return now + wave * [(DIM - 1) * now[0], *(TILT * aside)]
+
+
+def draw(run: Recording, states: dict[str, np.ndarray], resolution: int) -> dict[str, np.ndarray]:
+    looks = {name: getattr(run.scene, name) for name in ("radius", "depth", "occluders", "looks")}
+    return render(states, resolution=resolution, **looks)
+
+
+def background(labels: np.ndarray) -> np.ndarray:
+    """Whether nothing that moves is near a pixel, of all but the outermost, by frame."""
+    moves = (labels != 0) & (labels != OCCLUDER_LABEL)
+    near = np.zeros_like(moves[:, AROUND:-AROUND, AROUND:-AROUND])
+    rows, columns = near.shape[1:]
+    for y in range(2 * AROUND + 1):
+        for x in range(2 * AROUND + 1):
+            near |= moves[:, y : y + rows, x : x + columns]
+    return ~near
+
+
+def scores(world: Any, index: int, name: str) -> dict[str, tuple[float, float]]:
+    """`far` and `back` of everybody, in one scene."""
+    twins, side = get_world("full"), world.resolution
+    run = record_scene(twins, scene_seed(twins.name, "test", index), CONTEXT + STEPS)
+    states = dict(run.states)
+    states[name] = np.concatenate([states[name][:CONTEXT], path_of(run, name)])
+    drawn = draw(run, states, side)
+    past, future = drawn["frames"][:CONTEXT], drawn["frames"][CONTEXT:]
+    told = {n: states[n] for n in PATHS} | {"actions": run.actions}
+    told = {n: value for n, value in told.items() if n in world.modalities}
+    scene = world.encode(past, **{n: value[:CONTEXT] for n, value in told.items()})
+    first, ahead = world.decode(scene), {n: value[CONTEXT:] for n, value in told.items()}
+    if "actions" in told:  # in a rollout they are those that act on the way to a frame
+        ahead["actions"] = told["actions"][CONTEXT - 1 : -1]
+    still = {n: value for n, value in ahead.items() if n != name}
+    clips = {
+        "truth": (past[-1], future),
+        "model": (first[0], world.rollout(scene, STEPS, **ahead).frames[0]),
+        "not told": (first[0], world.rollout(scene, STEPS, **still).frames[0]),
+        "last frame": (past[-1], np.repeat(past[-1:], STEPS, 0)),
+    }
+    ends = background(drawn["segmentation"][[CONTEXT - 1, -1]]).all(0)
+    out = {}
+    for who, (start, clip) in clips.items():
+        far = float(psnr(future[STEPS // 2 - 1], clip[STEPS // 2 - 1]))
+        alike = np.asarray(ssim_map(start, clip[-1])).mean(0)
+        out[who] = min(far, 60.0), float(alike[ends].mean()) if ends.any() else np.nan
+    return out
+
+
+def measure(model: str, scenes: int) -> list[dict[str, Any]]:
+    world = wm_jax.load(model)
+    missing = [name for name in PATHS if name not in world.modalities]
+    if missing:
+        raise UserError(f"{model} is not told {missing[0]}; use a model of twins:full.")
+    rows = []
+    for name in PATHS:
+        found = []
+        with Progress(scenes, f"paths of the {name}", "scenes") as bar:
+            for index in range(scenes):
+                found.append(scores(world, index, name))
+                bar.update(index + 1)
+        for who in WHO:
+            values = np.array([one[who] for one in found])
+            result = estimate(sums_by_unit(values, np.arange(scenes)))
+            for at, metric in enumerate(("far", "back")):
+                value, low, high = (round(float(x[at]), 4) for x in result[:3])
+                row = {"metric": metric, "path": name, "who": who}
+                rows.append(row | {"value": value, "low": low, "high": high, "n": scenes})
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="a run, or an export, of twins:full")
+    parser.add_argument("--scenes", type=int, default=48)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    try:
+        rows = measure(args.model, args.scenes)
+    except UserError as error:
+        print(f"views: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        spread = f"({row['low']:.3f} to {row['high']:.3f})"
+        print(f"{row['path']:<8} {row['metric']:<5} {row['who']:<11} {row['value']:.3f} {spread}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Plans: what the hand should do so that the future is as asked, looking again on the way.
+
+    done = pursue(world, scene, [At("red ball", frame=24, position=(50, 20))], act)
+
+``act`` is the world outside: it takes actions (k, 2), does them, and returns the k frames that came
+of it. Every `LOOK` frames the model watches what really happened and searches the rest anew,
+starting from what is left of the plan: model-predictive control with the cross-entropy method (as
+in PlaNet, Hafner et al. 2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from wm_jax.constraints import At, Constraint, Keep, Meet, Report, last_frame, solve
+from wm_jax.errors import UserError
+from wm_jax.shapes import LatentState
+from wm_jax.world import World
+
+#: Frames that a plan is followed before it is made anew.
+LOOK = 8
+
+Act = Callable[[Float[np.ndarray, "k 2"]], UInt8[np.ndarray, "k h w 3"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pursuit:
+    """What was done: ``actions`` (t, 2), and what each plan on the way promised, first to last.
+    ``scene`` is the model's after the last frame, which it has seen."""
+
+    actions: Float[np.ndarray, "t 2"]
+    promised: list[list[Report]]
+    scene: LatentState
+
+
+def pursue(
+    world: World,
+    scene: LatentState,
+    goals: Sequence[At | Meet | Keep],
+    act: Act,
+    *,
+    seed: int = 0,
+    told: Mapping[str, Any] | None = None,
+) -> Pursuit:
+    """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
+    frames up to the last goal. Raises `UserError` as `constraints.solve` does."""
+    told = {name: np.asarray(value) for name, value in (told or {}).items()}
+    total = max((last_frame(goal) for goal in goals), default=0)
+    done: list[np.ndarray] = []
+    promised: list[list[Report]] = []
+    first = None
+    for begin in range(0, max(total, 1), LOOK):
+        left = [_later(goal, begin) for goal in goals if last_frame(goal) > begin]
+        ahead = {name: value[begin:total] for name, value in told.items()}
+        try:
+            found = solve(world, scene, left, "actions", seed + begin, ahead, first)
+            plan = found.actions
+            promised.append(found.reports)
+        except UserError:
+            if first is None:
+                raise
+            plan = first  # it lost sight of what it is after, and goes on as it meant to
+        assert plan is not None
+        now, first = plan[:LOOK], plan[LOOK:]
+        frames = act(now)
+        heard = {name: value[: len(now)] for name, value in ahead.items()}
+        scene = world.watch(scene, frames, actions=now, **heard)
+        done.append(now)
+    return Pursuit(np.concatenate(done), promised, scene)
+
+
+def _later(goal: Constraint, begin: int) -> Constraint:
+    """The goal, ``begin`` frames later."""
+    if isinstance(goal, At):
+        return dataclasses.replace(goal, frame=goal.frame - begin)
+    if isinstance(goal, Meet):
+        return dataclasses.replace(goal, by=goal.by - begin)
+    return dataclasses.replace(goal, until=goal.until - begin)
