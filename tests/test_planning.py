@@ -12,7 +12,7 @@ from wm_jax.constraints import At, Meet, actions_of, knot_count, knots_of, solve
 from wm_jax.edit import Objects
 from wm_jax.errors import UserError
 from wm_jax.planning import LOOK, pursue
-from wm_jax.search import cross_entropy
+from wm_jax.search import cross_entropy, descend
 from wm_jax.world import World
 
 SIZE = 32
@@ -135,3 +135,23 @@ def test_watching_on_is_watching_all_of_it(world):
     )
     jax.tree.map(np.testing.assert_array_equal, whole.carry, part.carry)
     assert int(part.step[0]) == 6
+
+
+def test_a_gradient_finds_the_way_too(world, scene):
+    goal = [At("red", LOOK, (20.5, 12.5)), Meet("red", "red", by=2)]
+    for method in ("cem", "gradient"):
+        found = solve(world, scene, goal, "actions", method=method)
+        assert found.met, method
+        clip = world.rollout(scene, LOOK, actions=found.actions)
+        end = SIZE * np.asarray(clip.objects.place)[0, -1, 0]
+        np.testing.assert_allclose(end, (20.5, 12.5), atol=1.0)
+    with pytest.raises(UserError, match="does not search over='actions'"):
+        solve(world, scene, goal, "actions", method="newton")
+
+
+def test_a_descent_goes_down_and_keeps_the_best_that_it_saw():
+    aim = np.array([0.3, -0.4], np.float32)
+    found = descend(lambda x: (np.square(x - aim).sum(-1), 2 * (x - aim)), 2, 1.0)
+    np.testing.assert_allclose(found, aim, atol=0.1)
+    away = descend(lambda x: (np.square(x - aim).sum(-1), -(x - aim)), 2, 1.0, first=aim)
+    np.testing.assert_array_equal(away, aim)

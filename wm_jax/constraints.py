@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from wm_jax import naming, shapes, telling
 from wm_jax.edit import Change, Push, Who
 from wm_jax.errors import UserError
-from wm_jax.search import cross_entropy
-from wm_jax.shapes import LatentState, Signal
+from wm_jax.search import cross_entropy, descend
+from wm_jax.shapes import Conditions, LatentState, Signal
 from wm_jax.world import World
 
 #: px a frame (of a frame of 64) that the first round is drawn with.
@@ -37,6 +37,8 @@ WIDE = 1.5
 FORCE, KNOTS = 1.6, 4
 #: px of error that a px a frame costs.
 EFFORT = 0.2
+#: px of 64 that a frame in which a `Keep` is wrong counts as.
+FRAME = 16
 #: px of 64 within which a constraint counts as met; and by how much a colour may differ, in RGB,
 #: for an object to be seen.
 MET, ALIKE = 2.0, 0.35
@@ -102,11 +104,20 @@ class Solution:
         return all(report.met for report in self.reports)
 
 
-class _Future(NamedTuple):
-    """Of c candidates: places (px) and whether a slot can be seen, by frame."""
+class _Aims(NamedTuple):
+    """The numbers of n constraints, so that one program serves all of the same kinds.
 
-    place: Float[np.ndarray, "c t k 2"]
-    seen: Float[np.ndarray, "c t k"]
+    slots:    whom it is about; the same twice if one
+    last:     the last frame that it is about, from 1
+    position: px                within: px
+    visible:  what `Keep` asks
+    """
+
+    slots: Int[np.ndarray, "n 2"]
+    last: Int[np.ndarray, " n"]
+    position: Float[np.ndarray, "n 2"]
+    within: Float[np.ndarray, " n"]
+    visible: Bool[np.ndarray, " n"]
 
 
 def solve(
@@ -117,30 +128,34 @@ def solve(
     seed: int = 0,
     told: Mapping[str, Any] | None = None,
     first: Float[np.ndarray, "t 2"] | None = None,
+    method: str = "cem",
 ) -> Solution:
     """See the module's docstring. ``scene`` is one stream.
 
-    told:  what else will be told, as `World.rollout` takes it, for as many frames as the last
-           constraint needs
-    first: actions to start from, of as many frames
+    told:   what else will be told, as `World.rollout` takes it, for as many frames as the last
+            constraint needs
+    first:  actions to start from, of as many frames
+    method: 'cem', or for actions 'gradient': `search.descend` through the rollout
 
     Raises `UserError` for an object that is not there, a place or frame that cannot be, a model
     without slots, and actions that a model is not told.
     """
     problem = _Problem(world, scene, constraints, over, told or {})
     start = None if first is None else knots_of(first)
-    return problem.solution(cross_entropy(problem.cost, problem.size, problem.wide, seed, start))
+    space = problem.size, problem.wide, seed, start
+    if method == "cem":
+        return problem.solution(cross_entropy(problem.cost, *space))
+    if method != "gradient" or over != "actions":
+        raise UserError(
+            f"method='{method}' does not search over='{over}'; 'cem' does, and 'gradient' actions."
+        )
+    return problem.solution(descend(problem.cost_and_slope, *space))
 
 
 def actions_of(knots: Float[np.ndarray, "*c p"], steps: int) -> Float[np.ndarray, "*c t 2"]:
     """Smooth actions (world units a frame): straight from one knot to the next. A hand that is told
     something else in every frame goes nowhere."""
-    at = np.minimum(np.arange(steps) / KNOTS, knots.shape[-1] // 2 - 1)
-    low = at.astype(int)
-    high = np.minimum(low + 1, knots.shape[-1] // 2 - 1)
-    values = knots.reshape(*knots.shape[:-1], -1, 2)
-    part = (at - low)[:, None].astype(np.float32)
-    return np.clip((1 - part) * values[..., low, :] + part * values[..., high, :], -FORCE, FORCE)
+    return np.clip(_between(steps) @ knots.reshape(*knots.shape[:-1], -1, 2), -FORCE, FORCE)
 
 
 def knots_of(actions: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, " p"]:
@@ -152,6 +167,12 @@ def knots_of(actions: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, " p"]:
 def knot_count(steps: int) -> int:
     """Knots of so many frames."""
     return -(-(steps - 1) // KNOTS) + 1
+
+
+def _between(steps: int) -> Float[np.ndarray, "t k"]:
+    """What each knot has to say in each frame."""
+    at, knots = np.arange(steps) / KNOTS, np.arange(knot_count(steps))
+    return np.maximum(0.0, 1 - np.abs(at[:, None] - knots)).astype(np.float32)
 
 
 class _Problem:
@@ -185,8 +206,20 @@ class _Problem:
             self.size, self.wide = 2 * len(self.free), WIDE * self.unit
         else:
             raise UserError(f"over='{over}' cannot be searched; choose latents or actions.")
-        needs_pictures = any(isinstance(c, Keep) for c in self.constraints)
-        self._roll = _program(world.model, needs_pictures)
+        self._kinds = tuple(type(c) for c in self.constraints)
+        self._aims = self._numbers()
+        self._missed = _program(world.model, self._kinds)
+
+    def _numbers(self) -> _Aims:
+        within = 12.0 * self.unit
+        asked = [getattr(c, "within", None) for c in self.constraints]
+        return _Aims(
+            np.array([(slots[0], slots[-1]) for slots in self.slots]),
+            np.array([last_frame(c) for c in self.constraints]),
+            np.array([getattr(c, "position", (0, 0)) for c in self.constraints], np.float32),
+            np.array([within if x is None else x for x in asked], np.float32),
+            np.array([getattr(c, "visible", True) for c in self.constraints]),
+        )
 
     def _slots(self, constraint: Constraint, there: Sequence[naming.Thing]) -> list[int]:
         if last_frame(constraint) < 1:
@@ -207,52 +240,46 @@ class _Problem:
         ]
 
     def cost(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, " c"]:
-        future = self._imagine(drawn)
-        missed = [
-            self._missed(constraint, slots, future)
-            for constraint, slots in zip(self.constraints, self.slots, strict=True)
-        ]
-        effort = EFFORT * np.abs(drawn).mean(1) * (1 if self.over == "latents" else self.unit)
-        return sum(missed) + effort
+        return self._imagine(drawn).sum(1) + self._effort * np.abs(drawn).mean(1)
 
-    def _missed(self, constraint: Constraint, slots: list[int], future: _Future) -> np.ndarray:
-        """px; of `Keep` 16 px of 64 for every frame that is wrong, over frames."""
-        if isinstance(constraint, At):
-            place = future.place[:, constraint.frame - 1, slots[0]]
-            return np.linalg.norm(place - np.array(constraint.position), axis=-1)
-        if isinstance(constraint, Meet):
-            a, b = (future.place[:, : constraint.by, slot] for slot in slots)
-            apart = np.linalg.norm(a - b, axis=-1).min(1)
-            return np.maximum(apart - self._within(constraint), 0.0)
-        seen = future.seen[:, : constraint.until, slots[0]]
-        return 16 * self.unit * (seen != constraint.visible).mean(1)
+    def cost_and_slope(self, drawn: Float[np.ndarray, "c p"]):
+        """The same, and its gradient, (c, p)."""
+        slope = _slope_program(self.world.model, self._kinds, self.steps)
+        scene, told = self._begin(len(drawn))
+        inputs = (self.world.params, scene, told, self._aims, self.world.resolution)
+        values, slopes = slope(jnp.asarray(drawn), *inputs, self._effort)
+        return np.asarray(values), np.asarray(slopes)
 
-    def _within(self, constraint: Meet) -> float:
-        return 12.0 * self.unit if constraint.within is None else constraint.within
+    @property
+    def _effort(self) -> float:
+        return EFFORT * (1 if self.over == "latents" else self.unit)
 
-    def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> _Future:
-        count = len(drawn)
+    def _begin(self, count: int) -> tuple[LatentState, Conditions]:
+        """As many copies of the scene, and what is told besides."""
         scene = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene)
         told = self.world.told(self.told, (count, self.steps))
         if scene.pending is not None:
             spread = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.steps, 1), scene.pending)
             told = telling.with_held(told, spread)
+        return scene._replace(pending=None), told
+
+    def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, "c n"]:
+        """By how much each constraint is missed: see `_missed`."""
+        scene, told = self._begin(len(drawn))
         if self.over == "actions":
-            value = actions_of(drawn, self.steps)
-            told = told._replace(actions=Signal(jnp.asarray(value), told.actions.mask | True))
+            told = _acting(told, jnp.asarray(actions_of(drawn, self.steps)))
         else:
             for one in zip(*(self.changes(row) for row in drawn), strict=True):
                 scene = self.world.edit_each(scene, one)[0]
-        place, seen = self._roll(self.world.params, scene._replace(pending=None), told)
-        return _Future(self.world.resolution * np.asarray(place), np.asarray(seen))
+        inputs = (self.world.params, scene, told, self._aims, self.world.resolution)
+        return np.asarray(self._missed(*inputs))
 
     def solution(self, best: np.ndarray) -> Solution:
-        future = self._imagine(best[None])
         reports = []
-        for constraint, slots in zip(self.constraints, self.slots, strict=True):
-            off = float(self._missed(constraint, slots, future)[0])
+        missed = self._imagine(best[None])[0]
+        for constraint, off in zip(self.constraints, map(float, missed), strict=True):
             if isinstance(constraint, Keep):
-                off /= 16 * self.unit
+                off /= FRAME * self.unit
             allowed = 0.0 if isinstance(constraint, Meet | Keep) else MET * self.unit
             reports.append(Report(constraint, off <= allowed + 1e-6, off))
         changes = self.changes(best)
@@ -264,9 +291,30 @@ class _Problem:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(model: Any, pictures: bool) -> Any:
+def _program(model: Any, kinds: tuple[type, ...]) -> Any:
     """Compiled once for all that is asked of a model over the same number of frames."""
-    return jax.jit(functools.partial(_roll, model, pictures))
+    return jax.jit(functools.partial(_missed, model, kinds))
+
+
+@functools.lru_cache(maxsize=8)
+def _slope_program(model: Any, kinds: tuple[type, ...], steps: int) -> Any:
+    between = _between(steps)
+
+    def total(drawn, params, scene, told, aims, side, effort):
+        actions = jnp.clip(between @ drawn.reshape(len(drawn), -1, 2), -FORCE, FORCE)
+        missed = _missed(model, kinds, params, scene, _acting(told, actions), aims, side)
+        costs = missed.sum(1) + effort * jnp.abs(drawn).mean(1)
+        return costs.sum(), costs
+
+    def costs_and_slopes(drawn, *inputs):
+        (_, costs), slopes = jax.value_and_grad(total, has_aux=True)(drawn, *inputs)
+        return costs, slopes
+
+    return jax.jit(costs_and_slopes)
+
+
+def _acting(told: Conditions, actions: Float[Array, "c t 2"]) -> Conditions:
+    return told._replace(actions=Signal(actions, jnp.ones_like(told.actions.mask)))
 
 
 def last_frame(constraint: Constraint) -> int:
@@ -276,11 +324,18 @@ def last_frame(constraint: Constraint) -> int:
     return constraint.by if isinstance(constraint, Meet) else constraint.until
 
 
-def _roll(
-    model: Any, pictures: bool, params: Any, scene: LatentState, told: Any
-) -> tuple[Float[Array, "c t k 2"], Array]:
-    """Places of slots in futures, and, where ``pictures`` are asked for, whether their colour is
-    seen there."""
+def _missed(
+    model: Any,
+    kinds: tuple[type, ...],
+    params: Any,
+    scene: LatentState,
+    told: Conditions,
+    aims: _Aims,
+    side: int,
+) -> Float[Array, "c n"]:
+    """By how many px each constraint is missed in the futures of c scenes; of `Keep`, `FRAME` px of
+    64 for every frame that is wrong, over frames."""
+    pictures = Keep in kinds
 
     def on(state, told_t):
         state = model.step(params, state, told_t, None, None)
@@ -288,10 +343,29 @@ def _roll(
         seen = objects.present > naming.THERE
         if pictures:
             seen &= _shown(model.decode(params, state), objects)
-        return state, (objects.place, seen)
+        return state, (side * objects.place, seen)
 
-    _, (place, seen) = jax.lax.scan(on, scene, shapes.time_major(told))
-    return jnp.swapaxes(place, 0, 1), jnp.swapaxes(seen, 0, 1)
+    _, (place, seen) = jax.lax.scan(on, scene, shapes.time_major(told))  # (t, c, k, …)
+    missed = []
+    for i, kind in enumerate(kinds):
+        (a, b), last = aims.slots[i], aims.last[i]
+        during = (jnp.arange(len(place)) < last)[:, None]
+        if kind is At:
+            off = place[last - 1, :, a] - aims.position[i]
+            missed.append(_length(off))
+        elif kind is Meet:
+            apart = _length(place[:, :, a] - place[:, :, b])
+            least = jnp.where(during, apart, jnp.inf).min(0)
+            missed.append(jnp.maximum(least - aims.within[i], 0.0))
+        else:
+            wrong = (seen[:, :, a] != aims.visible[i]) & during
+            missed.append(FRAME * side / 64 * wrong.sum(0) / last)
+    return jnp.stack(missed, 1)
+
+
+def _length(vector: Float[Array, "*lead 2"]) -> Float[Array, "*lead"]:
+    """With a gradient where it is zero too."""
+    return jnp.sqrt(jnp.square(vector).sum(-1) + 1e-8)
 
 
 def _shown(frames: Float[Array, "c h w 3"], objects: Any) -> Array:

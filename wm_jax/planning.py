@@ -4,8 +4,8 @@
 
 ``act`` is the world outside: it takes actions (k, 2), does them, and returns the k frames that came
 of it. Every `LOOK` frames the model watches what really happened and searches the rest anew,
-starting from what is left of the plan: model-predictive control with the cross-entropy method (as
-in PlaNet, Hafner et al. 2019).
+starting from what is left of the plan: model-predictive control, with the cross-entropy method (as
+in PlaNet, Hafner et al. 2019) or down the gradient.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ def pursue(
     *,
     seed: int = 0,
     told: Mapping[str, Any] | None = None,
+    method: str = "cem",
 ) -> Pursuit:
     """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
-    frames up to the last goal. Raises `UserError` as `constraints.solve` does."""
+    frames up to the last goal, ``method`` that of `constraints.solve`. Raises `UserError` as it
+    does."""
     told = {name: np.asarray(value) for name, value in (told or {}).items()}
     total = max((last_frame(goal) for goal in goals), default=0)
     done: list[np.ndarray] = []
@@ -58,7 +60,7 @@ def pursue(
         left = [_later(goal, begin) for goal in goals if last_frame(goal) > begin]
         ahead = {name: value[begin:total] for name, value in told.items()}
         try:
-            found = solve(world, scene, left, "actions", seed + begin, ahead, first)
+            found = solve(world, scene, left, "actions", seed + begin, ahead, first, method)
             plan = found.actions
             promised.append(found.reports)
         except UserError:

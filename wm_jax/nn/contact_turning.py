@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -94,7 +95,7 @@ def collide(
     slope_b, bend_b, reach_b = _read(outline[..., opposite], last, second)
     aside = ((apart + at * closing) * tangent).sum(-1, keepdims=True)
     left = aside - slope_a - slope_b
-    share = bend_a / (bend_a + bend_b + 1e-6)
+    share = jax.lax.stop_gradient(bend_a / (bend_a + bend_b + 1e-6))
     arm_a, arm_b = slope_a + share * left, -(slope_b + (1 - share) * left)
 
     light_a, light_b = (jnp.exp(-bodies.log_mass[:, i]) for i in (first, second))
@@ -199,5 +200,5 @@ def _corner(support: Float[Array, "*lead k"]) -> tuple[Array, Array]:
     bend = jnp.maximum(before + after - 2 * cos * support, 0.0) / (2 - 2 * cos)
     back, ahead = (cos * support - before) / sin, (after - cos * support) / sin
     earlier, later = jnp.roll(bend, 1, -1), jnp.roll(bend, -1, -1)
-    share = (later + 1e-3) / (earlier + later + 2e-3)
+    share = jax.lax.stop_gradient((later + 1e-3) / (earlier + later + 2e-3))
     return share * back + (1 - share) * ahead, bend

@@ -23,6 +23,10 @@ KNOWN = 0.01
 #: A turn is compared where it is known this well: variance, radians. It counts as the way that a
 #: point makes so far from the middle, in shares of the frame.
 TURN_KNOWN, RIM = 0.01, 0.05
+#: Longest gradient that a slot hands from a step to the one before. Where bodies touch the same
+#: wall and each other again and again, it grows tenfold a step and drowns all others; at this
+#: length what is learned from single contacts passes as it is.
+LONGEST = 1.0
 
 
 def stages(
@@ -109,7 +113,7 @@ def place_error(
         real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
         at = jnp.minimum(at, time - 1)
         hears = told[:, at].reshape(batch * starts, -1)
-        scene = begin._replace(**{k: steady(x, 100.0) for k, x in moving.items()})
+        scene = begin._replace(**{k: steady(x, LONGEST) for k, x in moving.items()})
         scene = motion.predict(module, scene, hears, stage=False, past=False, bodies=bodies)
         off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
         off = jnp.square(off).sum(-1)

@@ -24,7 +24,9 @@ FASTEST = 0.2
 #: Fastest spin, radians a step.
 FASTEST_TURN = 1.0
 #: So that what a camera does is about as large in every number: x, y and zoom.
-VIEW = np.array([1 / 16, 1 / 16, 1.0], np.float32)
+VIEW = np.array([1 / 16, 1 / 16, 4.0], np.float32)
+#: The same, of what a light does.
+LIGHT = 4.0
 #: How sharply a contact chooses among directions, times their number: discs bounce most exactly if
 #: a few neighbours share it.
 SHARP = 20 / 3
@@ -150,7 +152,7 @@ def outlook(dynamics: Any, scene: Scene) -> Float[Array, "*lead 9"]:
 
 
 def _light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 3"]:
-    return dynamics.light(told) + jnp.array([1.0, 0.0, 0.0])
+    return LIGHT * dynamics.light(told) + jnp.array([1.0, 0.0, 0.0])
 
 
 def _view(dynamics: Any, before: Float[Array, "*lead t"], now: Float[Array, "*lead t"]):
