@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wm_jax import naming, shapes
-from wm_jax.constraints import At, Meet, actions_of, knot_count, knots_of, solve
+from wm_jax.asked import At, Meet, actions_of, knot_count, knots_of
+from wm_jax.constraints import solve
 from wm_jax.edit import Objects
 from wm_jax.errors import UserError
 from wm_jax.planning import LOOK, pursue

@@ -15,64 +15,43 @@ are rolled out in one batch; the search is `wm_jax.search`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float
 
-from wm_jax import naming, shapes, telling
-from wm_jax.edit import Change, Push, Who
+from wm_jax import naming, telling
+from wm_jax.asked import (
+    FORCE,
+    FRAME,
+    Aims,
+    At,
+    Constraint,
+    Keep,
+    Meet,
+    acting,
+    actions_of,
+    knot_count,
+    knots_of,
+    last_frame,
+    program,
+    slope_program,
+)
+from wm_jax.edit import Change, Push
 from wm_jax.errors import UserError
 from wm_jax.search import cross_entropy, descend
-from wm_jax.shapes import Conditions, LatentState, Signal
+from wm_jax.shapes import Conditions, LatentState
 from wm_jax.world import World
 
 #: px a frame (of a frame of 64) that the first round is drawn with.
 WIDE = 1.5
-#: Largest action, and the frames from one to the next that are chosen; between two it is linear.
-FORCE, KNOTS = 1.6, 4
 #: px of error that a px a frame costs.
 EFFORT = 0.2
-#: px of 64 that a frame in which a `Keep` is wrong counts as.
-FRAME = 16
-#: px of 64 within which a constraint counts as met; and by how much a colour may differ, in RGB,
-#: for an object to be seen.
-MET, ALIKE = 2.0, 0.35
-
-
-@dataclasses.dataclass(frozen=True)
-class At:
-    """``what`` is at a ``position`` (px) in a ``frame`` of the future, the first being 1."""
-
-    what: Who
-    frame: int
-    position: tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Meet:
-    """The middles of ``a`` and ``b`` are within ``within`` px in some frame up to ``by``."""
-
-    a: Who
-    b: Who
-    by: int
-    within: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Keep:
-    """``what`` can be seen (or, not ``visible``, cannot) in every frame up to ``until``."""
-
-    what: Who
-    until: int
-    visible: bool = True
-
-
-Constraint = At | Meet | Keep
+#: px of 64 within which a constraint counts as met.
+MET = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,22 +81,6 @@ class Solution:
     @property
     def met(self) -> bool:
         return all(report.met for report in self.reports)
-
-
-class _Aims(NamedTuple):
-    """The numbers of n constraints, so that one program serves all of the same kinds.
-
-    slots:    whom it is about; the same twice if one
-    last:     the last frame that it is about, from 1
-    position: px                within: px
-    visible:  what `Keep` asks
-    """
-
-    slots: Int[np.ndarray, "n 2"]
-    last: Int[np.ndarray, " n"]
-    position: Float[np.ndarray, "n 2"]
-    within: Float[np.ndarray, " n"]
-    visible: Bool[np.ndarray, " n"]
 
 
 def solve(
@@ -150,29 +113,6 @@ def solve(
             f"method='{method}' does not search over='{over}'; 'cem' does, and 'gradient' actions."
         )
     return problem.solution(descend(problem.cost_and_slope, *space))
-
-
-def actions_of(knots: Float[np.ndarray, "*c p"], steps: int) -> Float[np.ndarray, "*c t 2"]:
-    """Smooth actions (world units a frame): straight from one knot to the next. A hand that is told
-    something else in every frame goes nowhere."""
-    return np.clip(_between(steps) @ knots.reshape(*knots.shape[:-1], -1, 2), -FORCE, FORCE)
-
-
-def knots_of(actions: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, " p"]:
-    """The inverse of `actions_of`."""
-    at = np.minimum(KNOTS * np.arange(knot_count(len(actions))), len(actions) - 1)
-    return np.asarray(actions, np.float32)[at].ravel()
-
-
-def knot_count(steps: int) -> int:
-    """Knots of so many frames."""
-    return -(-(steps - 1) // KNOTS) + 1
-
-
-def _between(steps: int) -> Float[np.ndarray, "t k"]:
-    """What each knot has to say in each frame."""
-    at, knots = np.arange(steps) / KNOTS, np.arange(knot_count(steps))
-    return np.maximum(0.0, 1 - np.abs(at[:, None] - knots)).astype(np.float32)
 
 
 class _Problem:
@@ -208,12 +148,12 @@ class _Problem:
             raise UserError(f"over='{over}' cannot be searched; choose latents or actions.")
         self._kinds = tuple(type(c) for c in self.constraints)
         self._aims = self._numbers()
-        self._missed = _program(world.model, self._kinds)
+        self._missed = program(world.model, self._kinds)
 
-    def _numbers(self) -> _Aims:
+    def _numbers(self) -> Aims:
         within = 12.0 * self.unit
         asked = [getattr(c, "within", None) for c in self.constraints]
-        return _Aims(
+        return Aims(
             np.array([(slots[0], slots[-1]) for slots in self.slots]),
             np.array([last_frame(c) for c in self.constraints]),
             np.array([getattr(c, "position", (0, 0)) for c in self.constraints], np.float32),
@@ -244,7 +184,7 @@ class _Problem:
 
     def cost_and_slope(self, drawn: Float[np.ndarray, "c p"]):
         """The same, and its gradient, (c, p)."""
-        slope = _slope_program(self.world.model, self._kinds, self.steps)
+        slope = slope_program(self.world.model, self._kinds, self.steps)
         scene, told = self._begin(len(drawn))
         inputs = (self.world.params, scene, told, self._aims, self.world.resolution)
         values, slopes = slope(jnp.asarray(drawn), *inputs, self._effort)
@@ -267,7 +207,7 @@ class _Problem:
         """By how much each constraint is missed: see `_missed`."""
         scene, told = self._begin(len(drawn))
         if self.over == "actions":
-            told = _acting(told, jnp.asarray(actions_of(drawn, self.steps)))
+            told = acting(told, jnp.asarray(actions_of(drawn, self.steps)))
         else:
             for one in zip(*(self.changes(row) for row in drawn), strict=True):
                 scene = self.world.edit_each(scene, one)[0]
@@ -288,89 +228,3 @@ class _Problem:
         if self.over == "actions":
             actions = actions_of(best, self.steps)
         return Solution(scene, changes, actions, reports)
-
-
-@functools.lru_cache(maxsize=8)
-def _program(model: Any, kinds: tuple[type, ...]) -> Any:
-    """Compiled once for all that is asked of a model over the same number of frames."""
-    return jax.jit(functools.partial(_missed, model, kinds))
-
-
-@functools.lru_cache(maxsize=8)
-def _slope_program(model: Any, kinds: tuple[type, ...], steps: int) -> Any:
-    between = _between(steps)
-
-    def total(drawn, params, scene, told, aims, side, effort):
-        actions = jnp.clip(between @ drawn.reshape(len(drawn), -1, 2), -FORCE, FORCE)
-        missed = _missed(model, kinds, params, scene, _acting(told, actions), aims, side)
-        costs = missed.sum(1) + effort * jnp.abs(drawn).mean(1)
-        return costs.sum(), costs
-
-    def costs_and_slopes(drawn, *inputs):
-        (_, costs), slopes = jax.value_and_grad(total, has_aux=True)(drawn, *inputs)
-        return costs, slopes
-
-    return jax.jit(costs_and_slopes)
-
-
-def _acting(told: Conditions, actions: Float[Array, "c t 2"]) -> Conditions:
-    return told._replace(actions=Signal(actions, jnp.ones_like(told.actions.mask)))
-
-
-def last_frame(constraint: Constraint) -> int:
-    """The last frame of the future that it is about."""
-    if isinstance(constraint, At):
-        return constraint.frame
-    return constraint.by if isinstance(constraint, Meet) else constraint.until
-
-
-def _missed(
-    model: Any,
-    kinds: tuple[type, ...],
-    params: Any,
-    scene: LatentState,
-    told: Conditions,
-    aims: _Aims,
-    side: int,
-) -> Float[Array, "c n"]:
-    """By how many px each constraint is missed in the futures of c scenes; of `Keep`, `FRAME` px of
-    64 for every frame that is wrong, over frames."""
-    pictures = Keep in kinds
-
-    def on(state, told_t):
-        state = model.step(params, state, told_t, None, None)
-        objects = model.objects(params, state)
-        seen = objects.present > naming.THERE
-        if pictures:
-            seen &= _shown(model.decode(params, state), objects)
-        return state, (side * objects.place, seen)
-
-    _, (place, seen) = jax.lax.scan(on, scene, shapes.time_major(told))  # (t, c, k, …)
-    missed = []
-    for i, kind in enumerate(kinds):
-        (a, b), last = aims.slots[i], aims.last[i]
-        during = (jnp.arange(len(place)) < last)[:, None]
-        if kind is At:
-            off = place[last - 1, :, a] - aims.position[i]
-            missed.append(_length(off))
-        elif kind is Meet:
-            apart = _length(place[:, :, a] - place[:, :, b])
-            least = jnp.where(during, apart, jnp.inf).min(0)
-            missed.append(jnp.maximum(least - aims.within[i], 0.0))
-        else:
-            wrong = (seen[:, :, a] != aims.visible[i]) & during
-            missed.append(FRAME * side / 64 * wrong.sum(0) / last)
-    return jnp.stack(missed, 1)
-
-
-def _length(vector: Float[Array, "*lead 2"]) -> Float[Array, "*lead"]:
-    """With a gradient where it is zero too."""
-    return jnp.sqrt(jnp.square(vector).sum(-1) + 1e-8)
-
-
-def _shown(frames: Float[Array, "c h w 3"], objects: Any) -> Array:
-    """Whether the picture has an object's colour where its middle is."""
-    size = frames.shape[1]
-    at = jnp.clip((objects.place * size).astype(int), 0, size - 1)
-    there = jax.vmap(lambda frame, spots: frame[spots[:, 1], spots[:, 0]])(frames, at)
-    return jnp.linalg.norm(there - objects.colour, axis=-1) < ALIKE

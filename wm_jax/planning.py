@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from wm_jax.constraints import At, Constraint, Keep, Meet, Report, last_frame, solve
+from wm_jax.asked import At, Constraint, Keep, Meet, last_frame
+from wm_jax.constraints import Report, solve
 from wm_jax.errors import UserError
 from wm_jax.shapes import LatentState
 from wm_jax.world import World

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from data_pipelines.twins.geometry import project
 from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import PALETTE, render
 from data_pipelines.twins.world import ARENA, get_world, scene_seed, stream
-from wm_jax.constraints import FORCE, At, actions_of, knot_count, knots_of
+from wm_jax.asked import FORCE, At, actions_of, knot_count, knots_of
 from wm_jax.errors import UserError
 from wm_jax.planning import LOOK, pursue
 from wm_jax.progress import Progress
@@ -182,7 +183,7 @@ def measure(model: str, scenes: int, workers: int, name: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     side = world.resolution
     with (
-        futures.ProcessPoolExecutor(workers) as pool,
+        futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
         Progress(scenes, "the simulator plans", "scenes") as bar,
     ):
         for begin in range(0, 100 * scenes, 4 * workers):
