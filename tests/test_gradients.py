@@ -1,0 +1,66 @@
+"""Every mesh computes the gradients of one device, and its losses, for every backbone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks.gradients import MESHES, OUT
+from wm_jax.models.dynamics import DYNAMICS
+
+ROOT = Path(__file__).parent.parent
+MANY = [mesh for mesh in reversed(MESHES) if mesh != "1"]
+#: One mesh a backbone, so that each mesh and each backbone is among what is measured every time.
+SOME = {name: MANY[i % len(MANY)] for i, name in enumerate(DYNAMICS)}
+
+
+def measured(folder, *options):
+    """What the script finds, in a process of its own that has eight devices."""
+    out = folder / "found.json"
+    script = [sys.executable, "experiments/benchmarks/gradients.py", "--out", str(out), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kind,) = json.loads(out.read_text()).values()
+    return {(name, mesh): e for name, row in kind.items() for mesh, e in row.items()}
+
+
+def wrong(found, most):
+    return {pair: one for pair, one in found.items() if not one["error"] <= most}
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_gradients_of_every_backbone_on_some_mesh(tmp_path):
+    pairs = [f"{name}:{mesh}" for name, mesh in SOME.items()]
+    found = measured(tmp_path, "--only", ",".join(pairs))
+    assert len(found) == len(DYNAMICS) and not wrong(found, 1e-5)
+
+
+@pytest.mark.slow
+def test_gradients_of_every_backbone_on_every_mesh(tmp_path):
+    found = measured(tmp_path)
+    assert len(found) == len(DYNAMICS) * len(MESHES) and not wrong(found, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, most", [(["--updates", "20"], 1e-4), (["--updates", "100", "--double"], 1e-8)]
+)
+def test_loss_curves_are_those_of_one_device(tmp_path, options, most):
+    found = measured(tmp_path, "--only", "grid_gru:4x2,grid_gru:2x2x2", *options)
+    assert len(found) == 2 and not wrong(found, most)
+
+
+def test_the_stored_table_is_of_every_pair_and_within_bounds():
+    table = json.loads((ROOT / OUT).read_text())
+    for kind, rows in table.items():
+        most = 1e-5 if kind.startswith("gradients") else 1e-8 if "float64" in kind else 1e-4
+        assert all(one["error"] <= most for row in rows.values() for one in row.values()), kind
+    (rows,) = [rows for kind, rows in table.items() if kind.startswith("gradients, float32")]
+    assert {(n, m) for n, row in rows.items() for m in row} == {
+        (name, mesh) for name in DYNAMICS for mesh in MESHES
+    }
