@@ -1,4 +1,7 @@
-"""Every mesh computes the gradients of one device, and its losses, for every backbone."""
+"""Every mesh computes the gradients of one device, and its losses, for every backbone.
+
+In float64: in float32 rounding alone moves some tensor of `grid_slots` by 4e-4, by cancellation.
+"""
 
 import json
 import os
@@ -36,14 +39,14 @@ def wrong(found, most):
 @pytest.mark.ci
 def test_gradients_of_every_backbone_on_some_mesh(tmp_path):
     pairs = [f"{name}:{mesh}" for name, mesh in SOME.items()]
-    found = measured(tmp_path, "--only", ",".join(pairs))
-    assert len(found) == len(DYNAMICS) and not wrong(found, 1e-5)
+    found = measured(tmp_path, "--double", "--only", ",".join(pairs))
+    assert len(found) == len(DYNAMICS) and not wrong(found, 1e-9)
 
 
 @pytest.mark.slow
 def test_gradients_of_every_backbone_on_every_mesh(tmp_path):
-    found = measured(tmp_path)
-    assert len(found) == len(DYNAMICS) * len(MESHES) and not wrong(found, 1e-5)
+    found = measured(tmp_path, "--double")
+    assert len(found) == len(DYNAMICS) * len(MESHES) and not wrong(found, 1e-9)
 
 
 @pytest.mark.slow
@@ -56,11 +59,16 @@ def test_loss_curves_are_those_of_one_device(tmp_path, options, most):
 
 
 def test_the_stored_table_is_of_every_pair_and_within_bounds():
-    table = json.loads((ROOT / OUT).read_text())
-    for kind, rows in table.items():
-        most = 1e-5 if kind.startswith("gradients") else 1e-8 if "float64" in kind else 1e-4
-        assert all(one["error"] <= most for row in rows.values() for one in row.values()), kind
-    (rows,) = [rows for kind, rows in table.items() if kind.startswith("gradients, float32")]
-    assert {(n, m) for n, row in rows.items() for m in row} == {
-        (name, mesh) for name in DYNAMICS for mesh in MESHES
+    bounds = {
+        "gradients, float64": 1e-9,
+        "gradients, float32": 1e-3,
+        "losses of 100 updates, float64": 1e-8,
+        "losses of 20 updates, float32": 1e-4,
     }
+    for kind, rows in json.loads((ROOT / OUT).read_text()).items():
+        what = kind.rpartition(", jax")[0]
+        found = {(name, mesh): e for name, row in rows.items() for mesh, e in row.items()}
+        assert not wrong(found, bounds.pop(what)), kind
+        if what.startswith("gradients"):
+            assert found.keys() == {(name, mesh) for name in DYNAMICS for mesh in MESHES}
+    assert not bounds

@@ -71,7 +71,8 @@ def test_the_state_counts_weights_moments_average_and_gradient():
 
 
 def test_a_run_chooses_says_so_and_keeps_it_out_of_its_config(tmp_path, capsys):
-    result = tiny.train(tmp_path, train__steps=2, mesh__auto=True, mesh__fsdp=-1, mesh__data=1)
+    asked = {"mesh__auto": True, "mesh__data": 1, "mesh__fsdp": -1}  # sizes that are not read
+    result = tiny.train(tmp_path, train__steps=2, train__window_doublings=(), **asked)
     assert result["step"] == 2
     count = jax.device_count()
     assert f"mesh: {count} device" in capsys.readouterr().err

@@ -48,9 +48,10 @@ class Needs(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """memory: bytes of one device, None where nobody knows; together: devices of one process."""
+    """number: over all processes. memory: bytes of one, None where nobody knows. together: how many
+    one process has"""
 
-    count: int
+    number: int
     memory: float | None
     together: int
 
@@ -69,12 +70,12 @@ def choose(needs: Needs, devices: Devices) -> tuple[Sizes, str]:
     have too little memory for the state.
     """
     parts = _parts(needs.batch_size, devices)
-    tensor = devices.count // parts
+    tensor = devices.number // parts
     fsdp, why = _sharing(needs.state_bytes, devices, parts, tensor)
     if tensor > 1:
         why += f"; {needs.batch_size} windows split over {parts}, and {tensor} share each of them"
     sizes = Sizes(parts // fsdp, fsdp, tensor)
-    count = f"{devices.count} device{'s' * (devices.count > 1)}"
+    count = f"{devices.number} device{'s' * (devices.number > 1)}"
     return sizes, f"mesh: {count}, {needs.parameters / 1e6:.2f} M parameters: {sizes} ({why})."
 
 
@@ -87,14 +88,14 @@ def _parts(batch_size: int, devices: Devices) -> int:
     """Over how many devices the batch is split: what is left fits into one process."""
     fits = [
         parts
-        for parts in divisors(devices.count)
-        if batch_size % parts == 0 and devices.together % (devices.count // parts) == 0
+        for parts in divisors(devices.number)
+        if batch_size % parts == 0 and devices.together % (devices.number // parts) == 0
     ]
     if not fits:
         raise UserError(
             f"config.train.batch_size={batch_size} does not divide over the "
-            f"{devices.count // devices.together} processes of this run, nor over more devices; "
-            f"use {devices.count}."
+            f"{devices.number // devices.together} processes of this run, nor over more devices; "
+            f"use {devices.number}."
         )
     return fits[-1]
 
@@ -103,13 +104,13 @@ def _sharing(need: float, devices: Devices, parts: int, tensor: int) -> tuple[in
     """Over how many of ``parts`` devices ``fsdp`` splits the state, and why."""
     if devices.memory is None:
         return 1, "the memory of a device is not known, so the weights are taken to fit"
-    if need > devices.count * devices.memory:
+    if need > devices.number * devices.memory:
         raise UserError(
-            f"weights, moments and gradients are {need / GIB:.1f} GiB, more than {devices.count} "
+            f"weights, moments and gradients are {need / GIB:.1f} GiB, more than {devices.number} "
             f"devices of {devices.memory / GIB:.1f} GiB hold; use more devices, or set the sizes "
             "of config.mesh (of compile: --mesh) to try all the same."
         )
-    if devices.count == 1:
+    if devices.number == 1:
         return 1, "there is no other"
     room = SHARE * devices.memory
     if need / tensor <= room:
