@@ -1,4 +1,4 @@
-"""Every mesh computes the gradients of one device, and its losses, for every backbone.
+"""Every mesh computes the gradients of one device, for every backbone.
 
 In float64: in float32 rounding alone moves some tensor of `grid_slots` by 4e-4, by cancellation.
 """
@@ -51,26 +51,8 @@ def test_gradients_of_every_backbone_on_every_mesh(tmp_path):
     assert len(found) == len(DYNAMICS) * len(MESHES) and not wrong(found, 1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options, most", [(["--updates", "20"], 1e-4), (["--updates", "100", "--double"], 1e-8)]
-)
-def test_loss_curves_are_those_of_one_device(tmp_path, options, most):
-    found = measured(tmp_path, "--only", "grid_gru:4x2,grid_gru:2x2x2", *options)
-    assert len(found) == 2 and not wrong(found, most)
-
-
-def test_the_stored_table_is_of_every_pair_and_within_bounds():
-    bounds = {
-        "gradients, float64": 1e-9,
-        "gradients, float32": 1e-3,
-        "losses of 100 updates, float64": 1e-8,
-        "losses of 20 updates, float32": 1e-4,
-    }
+def test_what_the_table_stores_is_within_bounds():
     for kind, rows in json.loads((ROOT / OUT).read_text()).items():
-        what = kind.rpartition(", jax")[0]
-        found = {(name, mesh): e for name, row in rows.items() for mesh, e in row.items()}
-        assert not wrong(found, bounds.pop(what)), kind
-        if what.startswith("gradients"):
-            assert found.keys() == {(name, mesh) for name in DYNAMICS for mesh in MESHES}
-    assert not bounds
+        found = {f"{name}:{mesh}": e for name, row in rows.items() for mesh, e in row.items()}
+        assert set(found) <= {f"{name}:{mesh}" for name in DYNAMICS for mesh in MESHES}
+        assert not wrong(found, 1e-9 if "float64" in kind else 1e-3), kind

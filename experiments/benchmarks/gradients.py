@@ -23,7 +23,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def windows() -> dict[str, np.ndarray]:
 def weights(model: Any) -> Any:
     """Random ones of the model's shapes: kernels with variance 1 / fan-in, scales about 1."""
     random = np.random.default_rng(1)
-    shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), meshes.to_batch(windows()))
+    with jax.enable_x64(False):  # initialisers that mix both widths
+        shapes = jax.eval_shape(model.init, jax.random.PRNGKey(0), meshes.to_batch(windows()))
 
     def draw(path, leaf):
         x = random.normal(size=leaf.shape)
@@ -143,18 +144,16 @@ def loss_errors(name: str, updates: int) -> Callable[[str], dict[str, float]]:
     return errors
 
 
-def measure(name: str, shapes: list[str], updates: int) -> dict[str, dict[str, Any]]:
-    """For each mesh the largest error, and of what. A NaN is larger than anything."""
+def measure(name: str, shapes: list[str], updates: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each mesh, the largest error on it, and of what. A NaN is larger than anything."""
     errors = loss_errors(name, updates) if updates else gradient_errors(name)
-    out = {}
     for shape in shapes:
         begin = time.monotonic()
         found = errors(shape)
         worst = max(found, key=lambda key: (not np.isfinite(found[key]), found[key]))
-        out[shape] = {"error": found[worst], "of": worst}
         seconds = time.monotonic() - begin
         print(f"{name:<15}{shape:<7}{found[worst]:.1e}  {worst}  ({seconds:.0f} s)", flush=True)
-    return out
+        yield shape, {"error": found[worst], "of": worst}
 
 
 def main() -> int:
@@ -176,8 +175,8 @@ def main() -> int:
     for name, shapes in asked.items():
         there = table.setdefault(kind, {}).setdefault(name, {})
         left = [shape for shape in shapes if shape not in there]
-        if left:
-            there |= measure(name, left, args.updates)
+        for shape, found in measure(name, left, args.updates) if left else ():
+            there[shape] = found
             args.out.write_text(json.dumps(table, indent=1) + "\n")
     return 0
 
