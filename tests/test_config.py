@@ -67,6 +67,8 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--config.train.window_doublings=0.7,0.4", "in rising order"),
         ("--config.data.workers=2", "needs data.loader=grain"),
         ("--config.mesh.fsdp=-1", "at most one of them may be -1"),
+        ("--config.mesh.tensor=-1", "mesh.tensor=-1: each is .* at most one of them may be -1"),
+        ("--config.mesh.tensor=0", "mesh.tensor=0: each is a number of devices"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(experiment, override, words):
@@ -115,6 +117,13 @@ def test_json_with_an_unknown_key_is_refused():
     values["train"]["speed"] = 3
     with pytest.raises(UserError, match=r"unknown config key 'train\.speed'"):
         from_json(json.dumps(values))
+
+
+def test_a_run_from_before_a_mesh_had_a_third_axis_goes_on(tmp_path):
+    values = json.loads(to_json(base_config()))
+    del values["mesh"]["tensor"], values["mesh"]["auto"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert flat(configs.adopt(base_config(), tmp_path)) == flat(base_config())
 
 
 def test_difference_names_the_keys():

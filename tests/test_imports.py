@@ -23,7 +23,8 @@ LAYERS = [
     ["wm_jax.models"],
     ["wm_jax.config"],  # above the models: their own fields are its knobs
     ["wm_jax.processes"],
-    ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.optim", "wm_jax.flops", "wm_jax.train_step"],
+    ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.mesh_choice", "wm_jax.optim"],
+    ["wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
     ["wm_jax.recover", "wm_jax.warm_start"],
     ["wm_jax.naming", "wm_jax.telling"],

@@ -28,7 +28,8 @@ from wm_jax import mesh as meshes, optim
 from wm_jax.config import base_config
 from wm_jax.train_step import init_state, jit_train_step, make_train_step
 
-MESHES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 8), (4, 2), (2, 4)]
+MESHES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (1, 8, 1), (4, 2, 1), (2, 4, 1)]
+MESHES += [(1, 1, 2), (1, 1, 8), (2, 2, 2), (1, 4, 2), (1, 2, 4), (4, 1, 2)]
 model, out = tiny.TinyModel(), {}
 optimizer = optim.make_optimizer(base_config().optim)
 params = model.init(jax.random.PRNGKey(0), None)
@@ -37,12 +38,13 @@ gradient = jax.grad(lambda p, batch: model.loss(p, batch, jax.random.PRNGKey(1))
 def lists(tree):
     return [np.asarray(x).ravel().tolist() for x in jax.tree.leaves(tree)]
 
-for data, fsdp in MESHES:
-    mesh = meshes.make_mesh(SimpleNamespace(data=data, fsdp=fsdp), jax.devices()[: data * fsdp])
+for sizes in MESHES:
+    section = SimpleNamespace(**dict(zip(meshes.AXES, sizes)))
+    mesh = meshes.make_mesh(section, jax.devices()[: np.prod(sizes)])
     batch = meshes.shard_batch(tiny.arrays(), mesh)
     split = meshes.param_shardings(params, model.logical_axes(params), mesh)
     got = {"gradients": lists(jax.jit(gradient)(jax.device_put(params, split), batch))}
-    if (data, fsdp) in [(1, 1), (2, 4)]:
+    if sizes in [(1, 1, 1), (2, 4, 1), (2, 2, 2)]:
         state = init_state(model, optimizer, batch, 0, mesh, ema=0.5)
         shards = lambda: [x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(state)]
         before = shards()
@@ -51,14 +53,14 @@ for data, fsdp in MESHES:
             state, metrics = step(state, batch, np.float32(0.1))
         assert shards() == before
         got |= {"state": lists(state), "metrics": {k: float(v) for k, v in metrics.items()}}
-    out[f"{data}x{fsdp}"] = got
+    out["x".join(map(str, sizes))] = got
 print(json.dumps(out))
 """
 
 
 @pytest.fixture(scope="module")
 def on_eight():
-    """What eight meshes of up to eight fake devices compute."""
+    """What meshes of up to eight fake devices compute."""
     flags = "--xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
     command = [sys.executable, "-W", "error", "-c", ON_EIGHT]
@@ -70,7 +72,7 @@ def on_eight():
 @pytest.mark.slow
 @pytest.mark.ci
 def test_gradients_are_those_of_one_device(on_eight):
-    want = on_eight["1x1"]["gradients"]
+    want = on_eight["1x1x1"]["gradients"]
     for name, got in on_eight.items():
         for a, b in zip(got["gradients"], want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7, err_msg=name)
@@ -78,8 +80,9 @@ def test_gradients_are_those_of_one_device(on_eight):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_three_updates_are_those_of_one_device(on_eight):
-    one, many = on_eight["1x1"], on_eight["2x4"]
+@pytest.mark.parametrize("mesh", ["2x4x1", "2x2x2"])
+def test_three_updates_are_those_of_one_device(on_eight, mesh):
+    one, many = on_eight["1x1x1"], on_eight[mesh]
     for name, value in one["metrics"].items():
         np.testing.assert_allclose(many["metrics"][name], value, rtol=1e-4, err_msg=name)
     for a, b in zip(many["state"], one["state"], strict=True):
@@ -88,14 +91,13 @@ def test_three_updates_are_those_of_one_device(on_eight):
 
 def fake_mesh(**shape):
     """A mesh that has only sizes, for rules that ask no more."""
-    devices = np.array(jax.devices()[:1] * int(np.prod(list(shape.values()))))
-    return SimpleNamespace(shape=shape, size=len(devices))
+    return SimpleNamespace(shape={"data": 1, "fsdp": 1, "tensor": 1} | shape)
 
 
-def specs(shape, names, fsdp, monkeypatch):
+def specs(shape, names, fsdp, monkeypatch, tensor=1):
     monkeypatch.setattr(meshes, "NamedSharding", lambda mesh, spec: spec)
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
-    mesh = fake_mesh(data=1, fsdp=fsdp)
+    mesh = fake_mesh(fsdp=fsdp, tensor=tensor)
     return meshes.param_shardings({"w": leaf}, {"w": names}, mesh)["w"]
 
 
@@ -114,6 +116,22 @@ def test_rules(shape, names, fsdp, want, monkeypatch):
     assert specs(shape, names, fsdp, monkeypatch) == PartitionSpec(*want)
 
 
+@pytest.mark.parametrize(
+    "shape, names, want",
+    [
+        # The wide side of both layers of a perceptron, so that nothing is gathered between them.
+        ((6, 24), ("inputs", "outputs"), ("fsdp", "tensor")),
+        ((24, 6), ("inputs", "outputs"), ("tensor", "fsdp")),
+        ((7, 8), ("inputs", "outputs"), (None, "tensor")),
+        ((6, 7), ("inputs", "outputs"), ("tensor", None)),
+        ((8,), ("features",), ("fsdp",)),
+        ((64, 64, 4, 8), (None, None, "inputs", "outputs"), (None, None, "fsdp", "tensor")),
+    ],
+)
+def test_a_parameter_is_split_by_both_on_axes_of_their_own(shape, names, want, monkeypatch):
+    assert specs(shape, names, 2, monkeypatch, tensor=2) == PartitionSpec(*want)
+
+
 def test_moments_lie_where_their_weights_lie(monkeypatch):
     """Also where Muon and AdamW share the weights out."""
     monkeypatch.setattr(meshes, "NamedSharding", lambda mesh, spec: spec)
@@ -121,7 +139,7 @@ def test_moments_lie_where_their_weights_lie(monkeypatch):
     model = tiny.TinyModel()
     params = model.init(jax.random.PRNGKey(0), None)
     state = TrainState(jnp.zeros([]), jnp.zeros(2), params, optimizer.init(params))
-    got = state_shardings(state, model, optimizer, fake_mesh(data=1, fsdp=2))
+    got = state_shardings(state, model, optimizer, fake_mesh(fsdp=2))
 
     def check(leaf, spec):
         split = [axis for axis, name in zip(leaf.shape, spec, strict=False) if name == "fsdp"]
@@ -142,11 +160,24 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused():
         meshes.check_batch_size(6, fake_mesh(data=2, fsdp=2))
     with pytest.raises(UserError, match="use 4"):
         meshes.check_batch_size(2, fake_mesh(data=2, fsdp=2))
+    meshes.check_batch_size(4, fake_mesh(data=2, fsdp=2, tensor=8))  # which see the same windows
 
 
 def test_a_mesh_that_the_devices_do_not_make_is_refused():
     with pytest.raises(UserError, match="does not make 1, the number of devices"):
-        meshes.make_mesh(SimpleNamespace(data=1, fsdp=2), jax.devices()[:1])
+        meshes.make_mesh(SimpleNamespace(data=1, fsdp=2, tensor=1), jax.devices()[:1])
+
+
+def test_what_is_left_goes_to_the_axis_that_asks():
+    mesh = meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=-1), jax.devices()[:1])
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+def test_devices_that_read_different_windows_share_no_work():
+    """Of two processes with two devices each."""
+    devices = [SimpleNamespace(process_index=i // 2) for i in range(4)]
+    with pytest.raises(UserError, match="tensor=4 would join devices of several processes"):
+        meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=4), devices)
 
 
 def test_a_batch_carries_every_modality_present_or_not():

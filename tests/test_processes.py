@@ -115,6 +115,36 @@ def test_a_signal_to_one_stops_both_and_the_same_command_goes_on(tmp_path, numbe
     assert tiny.rows(stopped) == tiny.rows(whole)
 
 
+#: Two devices of each process share the work on its windows; four of both would share windows.
+SHARED = """
+import json
+from types import SimpleNamespace
+from wm_jax import processes
+processes.join()
+import jax, numpy as np
+from tests import tiny
+from wm_jax import mesh as meshes
+from wm_jax.errors import UserError
+
+own = tiny.arrays(batch=2, seed=jax.process_index())
+mesh = meshes.make_mesh(SimpleNamespace(data=-1, fsdp=1, tensor=2))
+frames = meshes.shard_batch(own, mesh).frames
+assert frames.shape[0] == 4 and len(frames.addressable_shards) == 2
+assert all((np.asarray(shard.data) == own["frames"]).all() for shard in frames.addressable_shards)
+try:
+    meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=4))
+except UserError as refused:
+    print(json.dumps(str(refused)), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_devices_that_share_work_have_the_windows_of_their_own_process():
+    told, _ = local_hosts("-c", SHARED)
+    assert len(told) == 2 and "would join devices of several processes" in told[0]
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 def test_two_processes_train_a_real_model_and_resume(tmp_path):

@@ -18,30 +18,38 @@ from wm_jax.models.dynamics import DYNAMICS
 GOLDEN = Path(__file__).parent / "golden" / "shardings"
 HINT = "if the change is meant, run python -m tests.test_shardings"
 SIZE = "12m"
-#: (data, fsdp): the table has a column for each.
-MESHES = ((8, 1), (4, 2), (1, 8), (4, 16), (1, 64))
+#: (data, fsdp) or (data, fsdp, tensor): the table has a column for each.
+MESHES = ((8, 1), (4, 2), (1, 8), (4, 16), (1, 64), (2, 2, 2), (1, 4, 2), (1, 1, 8))
 
 
 def table(name: str) -> str:
     """A line a parameter: its name, its shape, and for each mesh the axis that ``fsdp`` splits
-    (``-``: none, every chip has all of it). Allocates nothing."""
+    (``-``: none, every chip has all of it) and, where the mesh has three axes, after a comma the
+    one that ``tensor`` splits. Allocates nothing."""
     model = build(change(base_config(), {"model.name": name, "model.size": SIZE}).model)
     batch = meshes.to_batch(window.blank(1, 2, 64))
     params = jax.eval_shape(model.init, jax.random.PRNGKey(0), batch)
     axes = getattr(model, "logical_axes", meshes.axes_by_shape)(params)
     columns = []
     for sizes in MESHES:
-        mesh = AbstractMesh(sizes, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+        whole = (*sizes, 1)[:3]
+        mesh = AbstractMesh(whole, meshes.AXES, axis_types=(AxisType.Auto,) * 3)
         columns.append(jax.tree.leaves(meshes.param_shardings(params, axes, mesh)))
-    head = "parameter shape " + " ".join(f"{data}x{fsdp}" for data, fsdp in MESHES)
+    head = "parameter shape " + " ".join("x".join(map(str, sizes)) for sizes in MESHES)
     lines = [head]
     for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
         where = "/".join(str(key.key) for key in path)
         shape = "x".join(map(str, leaf.shape)) or "scalar"
-        specs = [tuple(column[i].spec) for column in columns]
-        split = [str(spec.index("fsdp")) if "fsdp" in spec else "-" for spec in specs]
+        split = [
+            ",".join(axis_of(column[i].spec, name) for name in meshes.AXES[1 : len(sizes)])
+            for sizes, column in zip(MESHES, columns, strict=True)
+        ]
         lines.append(" ".join([where, shape, *split]))
     return "\n".join(lines) + "\n"
+
+
+def axis_of(spec, name: str) -> str:
+    return str(tuple(spec).index(name)) if name in spec else "-"
 
 
 @pytest.mark.parametrize("name", sorted(DYNAMICS))
@@ -49,12 +57,13 @@ def test_every_parameter_lies_where_it_lay(name):
     assert table(name) == (GOLDEN / f"{name}_{SIZE}.txt").read_text(), f"{name}: {HINT}"
 
 
+@pytest.mark.parametrize("mesh", ["1x8", "1x1x8"])
 @pytest.mark.parametrize("name", sorted(DYNAMICS))
-def test_nearly_all_weights_are_split_over_eight_chips(name):
+def test_nearly_all_weights_are_split_over_eight_chips(name, mesh):
     """A backbone whose matrices no rule splits would fill every chip with copies of itself."""
     rows = [line.split() for line in (GOLDEN / f"{name}_{SIZE}.txt").read_text().splitlines()]
-    column = rows[0].index("1x8")
-    sizes = [(size(row[1]), row[column] != "-") for row in rows[1:]]
+    column = rows[0].index(mesh)
+    sizes = [(size(row[1]), row[column].strip("-,") != "") for row in rows[1:]]
     split, everything = sum(n for n, is_split in sizes if is_split), sum(n for n, _ in sizes)
     assert split / everything > 0.95
 

@@ -186,6 +186,9 @@ def base_config(model: str = "grid_slots") -> ConfigDict:
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that split the batch; -1: all that are left
     config.mesh.fsdp = 1  # devices that split batch and weights; -1: all that are left
+    # Devices that split the weights and the work of every layer, on the same windows; -1 likewise.
+    config.mesh.tensor = 1
+    config.mesh.auto = False  # chooses the three above, and says why: see wm_jax.mesh_choice
     config.eval = ConfigDict()
     config.eval.split = "validation"  # which episodes clips are drawn from
     config.eval.context = 16  # frames shown, in clips and to an export's `encode` at a time
@@ -362,10 +365,11 @@ def validate(config: ConfigDict) -> ConfigDict:
             f"config.data.workers={config.data.workers} needs data.loader=grain; the loader "
             "'memory' has no reader processes."
         )
-    if any(size == 0 or size < -1 for size in mesh.values()) or (mesh.data == mesh.fsdp == -1):
+    sizes = mesh.data, mesh.fsdp, mesh.tensor
+    if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
         raise UserError(
-            f"config.mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}: each is a number of devices, "
-            "and at most one of them may be -1 (all that are left)."
+            f"config.mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: each "
+            "is a number of devices, and at most one of them may be -1 (all that are left)."
         )
     return config
 

@@ -1,8 +1,9 @@
-"""Devices as a mesh, parameters by logical rules, batches split over all of it.
+"""Devices as a mesh, parameters by logical rules, batches split over those that see other windows.
 
-Two axes: ``data`` splits the batch; ``fsdp`` splits the batch *and* the weights (each device keeps
-its share and gathers the rest when it needs it). A parameter names its axes logically; `RULES` says
-which of those names may be split.
+Three axes: ``data`` splits the batch; ``fsdp`` splits the batch *and* the weights (each device has
+its share and gathers the rest when it needs it); ``tensor`` splits the weights *and* the work that
+is done with them, and its devices see the same windows. A parameter names its axes logically;
+`RULES` says which of those names may be split, and by what.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from wm_jax import shapes
 from wm_jax.config import pick
 from wm_jax.errors import UserError
 
-#: Logical axis of a parameter -> mesh axis that may split it (None: never split).
-RULES: dict[str, str | None] = {
-    "inputs": "fsdp",  # features in
-    "outputs": "fsdp",  # features out
-    "hidden": "fsdp",  # features inside a block
-    "blocks": None,  # blocks of a block-diagonal matrix
-    "space": None,  # rows and columns of a kernel
-    "cells": None,  # cells of a grid
-    "classes": None,  # of a categorical latent
+#: From those that talk least to those that talk most: neighbours are a group of ``tensor``.
+AXES = ("data", "fsdp", "tensor")
+
+#: Logical axis of a parameter -> mesh axes that may split it (none: never split).
+RULES: dict[str, tuple[str, ...]] = {
+    "inputs": ("tensor", "fsdp"),  # features in
+    "outputs": ("tensor", "fsdp"),  # features out
+    "hidden": ("tensor", "fsdp"),  # features inside a block
+    "features": ("fsdp",),  # of a bias or a scale; whole beside any product that ``tensor`` splits
+    "blocks": (),  # blocks of a block-diagonal matrix
+    "space": (),  # rows and columns of a kernel
+    "cells": (),  # cells of a grid
+    "classes": (),  # of a categorical latent
 }
 
 #: This order, never the other: see `batch_sharding`.
@@ -36,32 +41,41 @@ BATCH_AXES = ("fsdp", "data")
 
 
 def make_mesh(config: Any, devices: list[jax.Device] | None = None) -> Mesh:
-    """A (data, fsdp) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes what is left).
+    """A (data, fsdp, tensor) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes what
+    is left). Raises `UserError` where the devices do not make it.
 
     Axes are `AxisType.Auto`: the compiler chooses how intermediate arrays are split.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
-    data, fsdp = config.data, config.fsdp
-    if data == -1:
-        data = max(1, count // fsdp)
-    elif fsdp == -1:
-        fsdp = max(1, count // data)
-    if data * fsdp != count:
+    asked = {axis: getattr(config, axis) for axis in AXES}
+    rest = int(np.prod([size for size in asked.values() if size != -1]))
+    sizes = [max(1, len(devices) // rest) if size == -1 else size for size in asked.values()]
+    if np.prod(sizes) != len(devices):
+        told = " × ".join(f"mesh.{axis}={size}" for axis, size in asked.items())
         raise UserError(
-            f"config.mesh.data={config.data} × mesh.fsdp={config.fsdp} does not make {count}, the "
-            "number of devices; set one of them to -1."
+            f"config.{told} does not make {len(devices)}, the number of devices; set one of them "
+            "to -1."
         )
-    return Mesh(
-        np.array(devices).reshape(data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2
-    )
+    grid = np.array(devices).reshape(sizes)
+    for group in grid.reshape(-1, sizes[-1]):
+        if len({device.process_index for device in group}) > 1:
+            raise UserError(
+                f"config.mesh.tensor={sizes[-1]} would join devices of several processes, which "
+                "read different windows; choose one that divides the devices of a process."
+            )
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def windows_at_once(mesh: Mesh) -> int:
+    """Into how many parts a batch is split: devices that see different windows."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis over every device.
+    """Splits the leading axis over ``fsdp`` and ``data``.
 
     The order ('fsdp', 'data') matters: with ('data', 'fsdp') jax 0.10.2 computes wrong gradients on
-    some CPU meshes, silently. tests/test_mesh.py compares every mesh with one device.
+    some CPU meshes, silently. tests/test_gradients.py compares every mesh with one device.
     """
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
@@ -71,22 +85,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(params: PyTree, logical_axes: PyTree, mesh: Mesh) -> PyTree:
-    """One `NamedSharding` a parameter: its largest axis that a rule allows and ``fsdp`` divides.
+    """One `NamedSharding` a parameter: ``tensor`` splits the largest axis that a rule allows and
+    its size divides, then ``fsdp`` the largest of the others.
 
+    Of a layer that widens and one that narrows again both are split on the wide side by ``tensor``,
+    so what lies between them stays where it is made and is summed once, after the second.
     ``logical_axes`` has the structure of ``params``, with a tuple of names (or None) at each leaf.
     """
-    size = mesh.shape["fsdp"]
 
     def sharding(path, leaf, axes):
         names = (None,) * leaf.ndim if axes is None else axes
         where = jax.tree_util.keystr(path)
         if len(names) != leaf.ndim:
             raise UserError(f"parameter {where} of shape {leaf.shape} has logical axes {names}.")
-        rules = [pick(RULES, n, f"logical axis of {where}") if n else None for n in names]
-        fits = [i for i, r in enumerate(rules) if r == "fsdp" and leaf.shape[i] % size == 0]
+        rules = [pick(RULES, n, f"logical axis of {where}") if n else () for n in names]
         spec: list[str | None] = [None] * leaf.ndim
-        if fits and size > 1:
-            spec[max(fits, key=lambda i: leaf.shape[i])] = "fsdp"
+        for axis in ("tensor", "fsdp"):
+            size = mesh.shape[axis]
+            free = [i for i, rule in enumerate(rules) if axis in rule and spec[i] is None]
+            fits = [i for i in free if leaf.shape[i] % size == 0]
+            if fits and size > 1:
+                spec[max(fits, key=lambda i: leaf.shape[i])] = axis
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(sharding, params, logical_axes)
@@ -94,10 +113,10 @@ def param_shardings(params: PyTree, logical_axes: PyTree, mesh: Mesh) -> PyTree:
 
 def axes_by_shape(params: PyTree) -> PyTree:
     """Logical axes of Linen's own layers, read off their shapes: kernels end in (inputs, outputs),
-    vectors are outputs. For models that declare none."""
+    vectors are features. For models that declare none."""
 
     def axes(leaf: jax.Array) -> tuple[str | None, ...]:
-        names = ("inputs", "outputs") if leaf.ndim > 1 else ("outputs",) * leaf.ndim
+        names = ("inputs", "outputs") if leaf.ndim > 1 else ("features",) * leaf.ndim
         return (None,) * (leaf.ndim - len(names)) + names
 
     return jax.tree.map(axes, params)
@@ -105,12 +124,13 @@ def axes_by_shape(params: PyTree) -> PyTree:
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that the mesh does not divide."""
-    if batch_size % mesh.size:
-        below = batch_size // mesh.size * mesh.size
-        hint = f"{below} or {below + mesh.size}" if below else str(mesh.size)
+    parts = windows_at_once(mesh)
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        hint = f"{below} or {below + parts}" if below else str(parts)
         raise UserError(
-            f"config.train.batch_size={batch_size} does not divide over {mesh.size} devices "
-            f"(mesh {dict(mesh.shape)}); use {hint}."
+            f"config.train.batch_size={batch_size} does not divide over {parts} devices "
+            f"(mesh.data × mesh.fsdp of {dict(mesh.shape)}); use {hint}."
         )
 
 

@@ -20,7 +20,17 @@ from ml_collections import ConfigDict
 
 from data_pipelines import window
 from data_pipelines.input import open_loader, open_split
-from wm_jax import budget, checkpoint, curriculum, optim, processes, recover, train_step, warm_start
+from wm_jax import (
+    budget,
+    checkpoint,
+    curriculum,
+    mesh_choice,
+    optim,
+    processes,
+    recover,
+    train_step,
+    warm_start,
+)
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.clips import Clips
@@ -83,11 +93,10 @@ class Run:
         self._begin = time.monotonic()
         self._workdir = workdir
         self._config = config = configs.adopt(configs.validate(config), workdir)
-        self._mesh = meshes.make_mesh(config.mesh)
-        meshes.check_batch_size(config.train.batch_size, self._mesh)
         self._model = _build(config) if model is None else model
         self._optimizer = optim.make_optimizer(config.optim)
         self._targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
+        self._mesh = self._make_mesh()
         self._loader = open_loader(
             config.data,
             batch_size=config.train.batch_size,
@@ -232,6 +241,19 @@ class Run:
 
         return Watchdog(seconds, stacks, tell)
 
+    def _make_mesh(self) -> jax.sharding.Mesh:
+        """Of the config's sizes, or of those chosen in their place, which stay out of it."""
+        sizes, train = self._config.mesh, self._config.train
+        if sizes.auto:
+            first = meshes.to_batch(self._blank(1, 2))
+            state = train_step.state_size(self._model, self._optimizer, first, train.ema)
+            needs = mesh_choice.Needs(*state, train.batch_size)
+            sizes, why = mesh_choice.choose(needs, mesh_choice.devices_here())
+            _tell(why)
+        mesh = meshes.make_mesh(sizes)
+        meshes.check_batch_size(train.batch_size, mesh)
+        return mesh
+
     def _restore(self) -> train_step.TrainState:
         """A fresh state, or the newest checkpoint's, with the loader put where it was, or after
         the data that is to be skipped from there on."""
@@ -294,7 +316,8 @@ class Run:
                 f"{self._workdir / 'metrics.jsonl'}."
             )
         cache = getattr(jax.config, "jax_compilation_cache_dir", None)
-        self._writer.event("compiled", self._saved or 0, cache=cache, **cost._asdict())
+        told = cost._asdict() | {"mesh": dict(self._mesh.shape)}
+        self._writer.event("compiled", self._saved or 0, cache=cache, **told)
         processes.meet("compiled")
         return updates
 

@@ -76,6 +76,17 @@ def abstract_state(
     return jax.tree.map(described, state, shardings)
 
 
+def state_size(
+    model: Any, optimizer: optax.GradientTransformation, batch: Batch, ema: float = 0.0
+) -> tuple[int, int]:
+    """Parameters, and bytes of them, their averages, moments and gradients. Makes no array."""
+    state = jax.eval_shape(_creator(model, optimizer, batch, 0, ema, 0))
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    return parameters, sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves((state, state.params))
+    )
+
+
 def _creator(
     model: Any,
     optimizer: optax.GradientTransformation,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests import tiny
 from wm_jax import __main__ as cli
 from wm_jax import mesh as meshes
+from wm_jax.ahead import cli as cli_of_compile
 from wm_jax.ahead import program, report
 from wm_jax.ahead.chips import topology
 from wm_jax.ahead.cli import axes
@@ -56,6 +58,7 @@ def test_a_mesh_that_is_none_is_refused(text, why):
     with pytest.raises(UserError, match=why):
         axes(text)
     assert axes("data=4,fsdp=16") == {"data": 4, "fsdp": 16}
+    assert axes("tensor=4") == {"tensor": 4}
 
 
 def test_the_largest_batch_lies_on_the_line():
@@ -65,12 +68,21 @@ def test_the_largest_batch_lies_on_the_line():
     assert report.fitted((64, 128), (138, 138), 1000, 64) is None
 
 
-def test_the_chosen_mesh_shares_weights_no_more_than_it_must():
-    fsdp, why = report.fsdp_for(7_000_000_000, topology("v5p:4x4x4"))  # 112 GB, of 25 a chip
-    assert fsdp == 8 and "13.04 GiB a chip over 8" in why
-    assert report.fsdp_for(1_000_000, topology("v5e:2x2"))[0] == 1
-    with pytest.raises(UserError, match="choose a larger --topology"):
-        report.fsdp_for(7_000_000_000, topology("v5e:2x2"))
+def task(*changes):
+    chips = [SimpleNamespace(process_index=i // 4) for i in range(8)]
+    return report.Task(load(DEBUG, changes), topology("v5e:2x4"), chips, 8)
+
+
+def test_the_mesh_of_a_task_is_the_text_s_or_else_the_configs(capsys):
+    sizes = cli_of_compile.on_mesh(task(), "data=2,tensor=4", print).config.mesh
+    assert (sizes.data, sizes.fsdp, sizes.tensor) == (2, 1, 4)
+    with pytest.raises(UserError, match="at most one axis may be -1"):
+        cli_of_compile.on_mesh(task(), "tensor=-1", print)
+    for text, changes in (("auto", ()), (None, ["--config.mesh.auto=true"])):
+        sizes = cli_of_compile.on_mesh(task(*changes), text, print).config.mesh
+        assert (sizes.data, sizes.fsdp, sizes.tensor, sizes.auto) == (8, 1, 1, False)
+        assert "data=8 (the weights fit every device" in capsys.readouterr().out
+    assert cli_of_compile.on_mesh(task(), None, print).config.mesh.fsdp == -1
 
 
 def test_a_refusal_for_memory_is_read():
@@ -124,7 +136,7 @@ def compiled(*options):
 @pytest.mark.ci
 def test_the_real_step_compiles_for_four_chips():
     found = compiled("--topology", "v5e:2x2")
-    assert found["fits"] and found["mesh"] == {"data": 1, "fsdp": 4}
+    assert found["fits"] and found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
     assert 0 < found["predicted_mfu"] < 1 and found["step_seconds"] > 0
     memory = found["memory_per_chip"]
     assert found["hbm_bytes_per_chip"] == memory["total"] < 16 * 2**30
@@ -147,5 +159,5 @@ def test_a_step_that_does_not_fit_says_what_it_would_need():
 @pytest.mark.slow
 def test_the_sweep_puts_the_fastest_first():
     found = compiled("--topology", "v5e:2x2", "--sweep", "--no-largest")
-    assert len(found["sweep"]) == 3
+    assert len(found["sweep"]) == 6  # tensor, then fsdp: 1 (1, 2, 4), 2 (1, 2), 4 (1)
     assert found["step_seconds"] == min(r["step_seconds"] for r in found["sweep"])

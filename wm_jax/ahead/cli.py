@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from wm_jax.errors import UserError
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace, config: Any, where: Any, devices: list[Any]) -
         out = dict(found[0])
         task = task.with_mesh(**out["mesh"])
     else:
-        task = _on_mesh(task, args.mesh, tell)
+        task = on_mesh(task, args.mesh, tell)
         found, out = [], reports.measure(task)
     if args.largest:
         out["largest_batch"] = reports.largest_batch(task, out)
@@ -67,19 +68,19 @@ def run(args: argparse.Namespace, config: Any, where: Any, devices: list[Any]) -
     return out | ({"sweep": found} if found else {})
 
 
-def _on_mesh(task: Any, text: str | None, tell: Any) -> Any:
+def on_mesh(task: Any, text: str | None, tell: Callable[[str], None]) -> Any:
     """The task on the mesh that ``text`` names; None: the config's own."""
     from wm_jax.ahead import program
-    from wm_jax.ahead.report import fsdp_for
+    from wm_jax.mesh_choice import choose
 
+    if text == "auto" or (text is None and task.config.mesh.auto):
+        chosen, why = choose(program.needs(task.config, task.batch_size), task.chips)
+        tell(why)
+        return task.with_mesh(**chosen._asdict())
     if text is None:
         return task
-    if text == "auto":
-        fsdp, why = fsdp_for(program.count_parameters(task.config), task.topology)
-        tell(f"mesh data={task.topology.size // fsdp},fsdp={fsdp}: {why}.")
-        return task.with_mesh(task.topology.size // fsdp, fsdp)
-    sizes = {"data": -1, "fsdp": 1} | axes(text)
-    if sizes["data"] == sizes["fsdp"] == -1:
+    sizes = {"data": -1, "fsdp": 1, "tensor": 1} | axes(text)
+    if list(sizes.values()).count(-1) > 1:
         raise UserError(f"--mesh {text}: at most one axis may be -1 (all that are left).")
     return task.with_mesh(**sizes)
 
@@ -89,15 +90,15 @@ def axes(text: str) -> dict[str, int]:
     out = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
-        if name.strip() not in ("data", "fsdp"):
+        if name.strip() not in ("data", "fsdp", "tensor"):
             raise UserError(
-                f"--mesh {text}: there is no axis '{name}'; write auto, or data=N,fsdp=N."
+                f"--mesh {text}: there is no axis '{name}'; write auto, or data=N,fsdp=N,tensor=N."
             )
         try:
             out[name.strip()] = int(size)
         except ValueError:
             raise UserError(
-                f"--mesh {text}: '{size}' is not a number of chips; write data=N,fsdp=N."
+                f"--mesh {text}: '{size}' is not a number of chips; write data=N,fsdp=N,tensor=N."
             ) from None
         if out[name.strip()] == 0 or out[name.strip()] < -1:
             raise UserError(f"--mesh {text}: {name} must be at least 1, or -1 for what is left.")
@@ -116,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", required=True, metavar="FILE:VARIANT", help="a config file and its variant")
     add("--topology", required=True, metavar="KIND:AxB", help="v4, v5e, v5p or v6e, and its sides")
-    add("--mesh", metavar="AXES", help="data=N,fsdp=N or auto (default: the config's own)")
+    add("--mesh", metavar="AXES", help="data=N,fsdp=N,tensor=N or auto (default: the config's own)")
     add("--batch", type=_positive, help="windows an update (default: the config's, rounded up)")
     add("--sweep", action="store_true", help="try every mesh and report the best")
     add(

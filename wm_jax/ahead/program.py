@@ -24,7 +24,9 @@ from wm_jax import flops, optim, train_step
 from wm_jax import mesh as meshes
 from wm_jax.ahead.chips import Topology
 from wm_jax.errors import MissingExtra, UserError
+from wm_jax.mesh_choice import Needs
 from wm_jax.shapes import HEAD_FIELDS, Batch
+from wm_jax.train_step import state_size
 
 
 class Program(NamedTuple):
@@ -126,13 +128,15 @@ def compile_step(config: Any, mesh: Mesh, batch_size: int) -> Program:
     )
 
 
-def count_parameters(config: Any) -> int:
-    """Weights of the model that ``config`` describes; none is made."""
+def needs(config: Any, batch_size: int) -> Needs:
+    """What a mesh for ``config`` is chosen by; no weight is made."""
     from wm_jax.models import build
 
-    first = meshes.to_batch(window.blank(1, 2, config.model.resolution))
-    params = jax.eval_shape(build(config.model).init, jax.random.PRNGKey(0), first)
-    return sum(x.size for x in jax.tree.leaves(params))
+    model = config.model
+    targets = tuple(HEAD_FIELDS[name] for name in model.heads)
+    first = meshes.to_batch(window.blank(1, 2, model.resolution, targets, model.readout))
+    optimizer = optim.make_optimizer(config.optim)
+    return Needs(*state_size(build(model), optimizer, first, config.train.ema), batch_size)
 
 
 def _step(config: Any, remat: str, mesh: Mesh, batch_size: int) -> tuple[Any, Any, Batch]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from wm_jax import mesh as meshes
 from wm_jax.ahead import hlo, program
 from wm_jax.ahead.chips import GIB, Topology
 from wm_jax.ahead.roofline import by_kind, roofline
-from wm_jax.errors import UserError
+from wm_jax.mesh_choice import Devices, divisors
 
 Report = dict[str, Any]
 
@@ -25,10 +25,16 @@ class Task:
     devices: list[Any]
     batch_size: int
 
-    def with_mesh(self, data: int, fsdp: int) -> Task:
+    def with_mesh(self, data: int, fsdp: int, tensor: int = 1) -> Task:
         config = self.config.copy_and_resolve_references()
-        config.mesh.data, config.mesh.fsdp = data, fsdp
+        config.mesh.update(data=data, fsdp=fsdp, tensor=tensor, auto=False)
         return dataclasses.replace(self, config=config)
+
+    @property
+    def chips(self) -> Devices:
+        """As `wm_jax.mesh_choice` asks for them: a process drives the chips of one host."""
+        host = sum(chip.process_index == self.devices[0].process_index for chip in self.devices)
+        return Devices(self.topology.size, self.topology.chip.hbm_bytes, host)
 
 
 def measure(task: Task) -> Report:
@@ -86,21 +92,19 @@ def _judged(task: Task, mesh: Any, step: program.Program) -> Report:
 def sweep(task: Task, tell: Callable[[str], None]) -> list[Report]:
     """A report for every mesh over the topology's chips, the best first."""
     out = []
-    for fsdp in divisors(task.topology.size):
-        out.append(measure(task.with_mesh(task.topology.size // fsdp, fsdp)))
-        tell(row(out[-1]))
+    for tensor in divisors(task.chips.together):
+        for fsdp in divisors(task.topology.size // tensor):
+            data = task.topology.size // tensor // fsdp
+            out.append(measure(task.with_mesh(data, fsdp, tensor)))
+            tell(row(out[-1]))
     return sorted(out, key=lambda r: (not r["fits"], r["step_seconds"] or r["hbm_bytes_per_chip"]))
-
-
-def divisors(number: int) -> Iterator[int]:
-    return (n for n in range(1, number + 1) if number % n == 0)
 
 
 def largest_batch(task: Task, report: Report) -> Report:
     """The largest batch that fits, from a line through this compile and one of twice or half the
     batch: memory is what a window adds, and what is there without one."""
-    chips = task.topology.size
-    more = task.batch_size * 2 if report["fits"] else task.batch_size // 2 // chips * chips
+    parts = report["mesh"]["data"] * report["mesh"]["fsdp"]
+    more = task.batch_size * 2 if report["fits"] else task.batch_size // 2 // parts * parts
     if not more:
         return {"method": "one compile", "windows": 0}
     other = measure(dataclasses.replace(task, batch_size=more))
@@ -109,37 +113,21 @@ def largest_batch(task: Task, report: Report) -> Report:
     limit = min(report["hbm_bytes_limit"], other["hbm_bytes_limit"])
     return {
         "method": f"linear, from compiles at {min(sizes)} and {max(sizes)} windows",
-        "windows": fitted(sizes, needs, limit, chips),
+        "windows": fitted(sizes, needs, limit, parts),
         "points": dict(zip(map(str, sizes), needs, strict=True)),
     }
 
 
 def fitted(
-    sizes: tuple[int, int], needs: tuple[float, float], limit: float, chips: int
+    sizes: tuple[int, int], needs: tuple[float, float], limit: float, parts: int
 ) -> int | None:
-    """The largest multiple of ``chips`` whose memory, on the line through both points, is within
+    """The largest multiple of ``parts`` whose memory, on the line through both points, is within
     ``limit``; None where memory does not grow with the batch."""
     slope = (needs[1] - needs[0]) / (sizes[1] - sizes[0])
     if slope <= 0:
         return None
     most = sizes[0] + (limit - needs[0]) / slope
-    return max(0, int(most // chips) * chips)
-
-
-def fsdp_for(parameters: int, topology: Topology) -> tuple[int, str]:
-    """How many chips share the weights, and why: as few as leave three quarters of a chip's memory
-    to activations. Of a weight there are 16 bytes: itself, two moments and its gradient."""
-    need, room = 16 * parameters, topology.chip.hbm_bytes / 4
-    for fsdp in divisors(topology.size):
-        if need / fsdp <= room:
-            each = f"{need / fsdp / GIB:.2f} GiB a chip"
-            why = f"weights, moments and gradients are {need / GIB:.1f} GiB, {each} over {fsdp}"
-            return fsdp, f"{why}; a quarter of its memory is {room / GIB:.1f} GiB"
-    raise UserError(
-        f"{parameters / 1e9:.1f} G parameters need {need / GIB:.0f} GiB for weights, moments and "
-        f"gradients, more than a quarter of the memory of {topology.name}; choose a larger "
-        "--topology, or give --mesh to try all the same."
-    )
+    return max(0, int(most // parts) * parts)
 
 
 def row(report: Report) -> str:
@@ -147,10 +135,10 @@ def row(report: Report) -> str:
     shape = ",".join(f"{axis}={size}" for axis, size in report["mesh"].items())
     memory = f"{report['hbm_bytes_per_chip'] / GIB:7.2f} GiB"
     if not report["fits"]:
-        return f"{shape:<20}{memory}  does not fit"
+        return f"{shape:<24}{memory}  does not fit"
     line = report["roofline"]
     return (
-        f"{shape:<20}{memory}  step {1e3 * line['step_seconds']:9.2f} ms  "
+        f"{shape:<24}{memory}  step {1e3 * line['step_seconds']:9.2f} ms  "
         f"MFU {100 * line['mfu']:5.1f} %  exposed {100 * line['exposed_share']:5.1f} %"
     )
 

@@ -1,0 +1,58 @@
+"""Every mesh computes the gradients of one device, for every backbone.
+
+In float64: in float32 rounding alone moves some tensor of `grid_slots` by 4e-4, by cancellation.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks.gradients import MESHES, OUT
+from wm_jax.models.dynamics import DYNAMICS
+
+ROOT = Path(__file__).parent.parent
+PAIRS = [f"{name}:{mesh}" for mesh in MESHES if mesh != "1" for name in DYNAMICS]
+#: A pair takes up to half a minute, so a day has its own, and all of them come by in a month.
+A_DAY = 2
+
+
+def measured(folder, *options):
+    """What the script finds, in a process of its own that has eight devices."""
+    out = folder / "found.json"
+    script = [sys.executable, "experiments/benchmarks/gradients.py", "--out", str(out), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (kind,) = json.loads(out.read_text()).values()
+    return {(name, mesh): e for name, row in kind.items() for mesh, e in row.items()}
+
+
+def wrong(found, most):
+    return {pair: one for pair, one in found.items() if not one["error"] <= most}
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_gradients_of_the_pairs_of_the_day(tmp_path):
+    first = A_DAY * datetime.date.today().toordinal()
+    pairs = [PAIRS[(first + i) % len(PAIRS)] for i in range(A_DAY)]
+    found = measured(tmp_path, "--double", "--only", ",".join(pairs))
+    assert len(found) == A_DAY and not wrong(found, 1e-9)
+
+
+@pytest.mark.slow
+def test_gradients_of_every_backbone_on_every_mesh(tmp_path):
+    found = measured(tmp_path, "--double")
+    assert len(found) == len(DYNAMICS) * len(MESHES) and not wrong(found, 1e-9)
+
+
+def test_what_the_table_stores_is_within_bounds():
+    for kind, rows in json.loads((ROOT / OUT).read_text()).items():
+        found = {f"{name}:{mesh}": e for name, row in rows.items() for mesh, e in row.items()}
+        assert set(found) <= {f"{name}:{mesh}" for name in DYNAMICS for mesh in MESHES}
+        assert not wrong(found, 1e-9 if "float64" in kind else 1e-3), kind
