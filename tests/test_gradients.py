@@ -3,7 +3,6 @@
 In float64: in float32 rounding alone moves some tensor of `grid_slots` by 4e-4, by cancellation.
 """
 
-import datetime
 import json
 import os
 import subprocess
@@ -16,9 +15,8 @@ from experiments.benchmarks.gradients import MESHES, OUT
 from wm_jax.models.dynamics import DYNAMICS
 
 ROOT = Path(__file__).parent.parent
-PAIRS = [f"{name}:{mesh}" for mesh in MESHES if mesh != "1" for name in DYNAMICS]
-#: A pair takes up to half a minute, so a day has its own, and all of them come by in a month.
-A_DAY = 2
+#: A pair takes up to half a minute: the default on the mesh with all three axes, and another.
+PAIRS = ("grid_slots:2x2x2", "s5:4x2")
 
 
 def measured(folder, *options):
@@ -38,11 +36,9 @@ def wrong(found, most):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_gradients_of_the_pairs_of_the_day(tmp_path):
-    first = A_DAY * datetime.date.today().toordinal()
-    pairs = [PAIRS[(first + i) % len(PAIRS)] for i in range(A_DAY)]
-    found = measured(tmp_path, "--double", "--only", ",".join(pairs))
-    assert len(found) == A_DAY and not wrong(found, 1e-9)
+def test_gradients_of_some_pairs(tmp_path):
+    found = measured(tmp_path, "--double", "--only", ",".join(PAIRS))
+    assert len(found) == len(PAIRS) and not wrong(found, 1e-9)
 
 
 @pytest.mark.slow
