@@ -12,6 +12,7 @@ Rows, with 95 % bootstrap over scenes, of the camera and of the light:
   back   SSIM of frame 24 with the last one seen, whose view was the same, over all pixels that are
          at least 6 px from what is not background in either
 for the truth, the model, the model that is not told of the path, and the last frame kept.
+``--picture`` draws the first scene under both: the truth, then the model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import wm_jax
 from data_pipelines.twins.generate import Recording, record_scene
@@ -67,8 +69,8 @@ def background(labels: np.ndarray) -> np.ndarray:
     return ~near
 
 
-def scores(world: Any, index: int, name: str) -> dict[str, tuple[float, float]]:
-    """`far` and `back` of everybody, in one scene."""
+def clips_of(world: Any, index: int, name: str) -> tuple[dict[str, tuple], np.ndarray]:
+    """The last frame seen and the future, of everybody in one scene; and the truth's labels."""
     twins, side = get_world("full"), world.resolution
     run = record_scene(twins, scene_seed(twins.name, "test", index), CONTEXT + STEPS)
     states = dict(run.states)
@@ -92,7 +94,13 @@ def scores(world: Any, index: int, name: str) -> dict[str, tuple[float, float]]:
         "not told": (first[0], world.rollout(scene, STEPS, **blind).frames[0]),
         "last frame": (past[-1], np.repeat(past[-1:], STEPS, 0)),
     }
-    ends = background(drawn["segmentation"][[CONTEXT - 1, -1]]).all(0)
+    return clips, drawn["segmentation"][CONTEXT - 1 :]
+
+
+def scores(world: Any, index: int, name: str) -> dict[str, tuple[float, float]]:
+    """`far` and `back` of everybody, in one scene."""
+    clips, labels = clips_of(world, index, name)
+    ends, future = background(labels[[0, -1]]).all(0), clips["truth"][1]
     out = {}
     for who, (start, clip) in clips.items():
         far = float(psnr(future[STEPS // 2 - 1], clip[STEPS // 2 - 1]))
@@ -101,8 +109,19 @@ def scores(world: Any, index: int, name: str) -> dict[str, tuple[float, float]]:
     return out
 
 
-def measure(model: str, scenes: int) -> list[dict[str, Any]]:
-    world = wm_jax.load(model)
+def draw_picture(world: Any, path: str) -> None:
+    """Filmstrips of the first scene, every fourth frame, three times as large."""
+    rows = []
+    for name in PATHS:
+        clips, _ = clips_of(world, 0, name)
+        for who in ("truth", "model"):
+            start, clip = clips[who]
+            rows.append(np.concatenate([start, *clip[3::4]], 1))
+    picture = np.concatenate(rows).repeat(3, 0).repeat(3, 1)
+    Image.fromarray(picture).save(path)
+
+
+def measure(world: Any, model: str, scenes: int) -> list[dict[str, Any]]:
     missing = [name for name in PATHS if name not in world.modalities]
     if missing:
         raise UserError(f"{model} is not told {missing[0]}; use a model of twins:full.")
@@ -127,10 +146,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="a run, or an export, of twins:full")
     parser.add_argument("--scenes", type=int, default=48)
+    parser.add_argument("--picture", help="a PNG to write")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     try:
-        rows = measure(args.model, args.scenes)
+        world = wm_jax.load(args.model)
+        rows = measure(world, args.model, args.scenes)
+        if args.picture:
+            draw_picture(world, args.picture)
     except UserError as error:
         print(f"views: {error}", file=sys.stderr)
         return 2
