@@ -25,8 +25,8 @@ def viewed(images: Float[Array, "b m h w"], view: Float[Array, "b 3"]) -> Float[
 
 
 def brightness(
-    light: Float[Array, "*#lead 3"], place: Float[Array, "*#lead 2"]
-) -> Float[Array, "*lead 1"]:
+    light: Float[Array, "*any 3"], place: Float[Array, "*other 2"]
+) -> Float[Array, "*both 1"]:
     """What a ``light`` (gain, slopes to the right and down) makes of white at a place in [0, 1]."""
     slope = 1 + (light[..., 1:] * (2 * place - 1)).sum(-1, keepdims=True)
     return jnp.maximum(light[..., :1], DARKEST) * jnp.maximum(slope, DARKEST)
