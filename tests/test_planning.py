@@ -97,6 +97,14 @@ def test_goals_that_are_over_are_left_behind(world, scene):
     assert [len(reports) for reports in done.promised] == [2, 1]
 
 
+def test_whom_a_goal_is_about_is_settled_at_the_start(world, scene):
+    """Named by the point where it is, it is still meant when it has left that point."""
+    table, goal = Table((16.5, 16.5)), (26.5, 16.5)
+    done = pursue(world, scene, [At((16.5, 16.5), 3 * LOOK, goal)], table)
+    assert len(done.promised) == 3 and all(reports[0].met for reports in done.promised[:2])
+    assert table.place[0] > 21
+
+
 def test_what_cannot_be_pursued_is_said_before_anything_is_done(world, scene):
     table = Table((16.5, 16.5))
     with pytest.raises(UserError, match="there is no green"):

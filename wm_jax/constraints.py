@@ -197,10 +197,8 @@ class _Problem:
     def _begin(self, count: int) -> tuple[LatentState, Conditions]:
         """As many copies of the scene, and what is told besides."""
         scene = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene)
-        told = self.world.told(self.told, (count, self.steps))
-        if scene.pending is not None:
-            spread = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.steps, 1), scene.pending)
-            told = telling.with_held(told, spread)
+        held = telling.throughout(scene.pending, self.steps)
+        told = telling.with_held(self.world.told(self.told, (count, self.steps)), held)
         return scene._replace(pending=None), told
 
     def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, "c n"]:

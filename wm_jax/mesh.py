@@ -53,8 +53,8 @@ def make_mesh(config: Any, devices: list[jax.Device] | None = None) -> Mesh:
     if np.prod(sizes) != len(devices):
         told = " × ".join(f"mesh.{axis}={size}" for axis, size in asked.items())
         raise UserError(
-            f"config.{told} does not make {len(devices)}, the number of devices; set one of them "
-            "to -1."
+            f"config.{told} does not make {len(devices)}, the number of devices; let one of them "
+            "be -1 and the others divide it."
         )
     grid = np.array(devices).reshape(sizes)
     for group in grid.reshape(-1, sizes[-1]):

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from wm_jax.asked import At, Constraint, Keep, Meet, last_frame
+from wm_jax.asked import At, Constraint, Meet, last_frame
 from wm_jax.constraints import Report, solve
+from wm_jax.edit import Who
 from wm_jax.errors import UserError
+from wm_jax.naming import Thing, choose
 from wm_jax.shapes import LatentState
 from wm_jax.world import World
 
@@ -42,7 +44,7 @@ class Pursuit:
 def pursue(
     world: World,
     scene: LatentState,
-    goals: Sequence[At | Meet | Keep],
+    goals: Sequence[Constraint],
     act: Act,
     *,
     seed: int = 0,
@@ -51,7 +53,9 @@ def pursue(
 ) -> Pursuit:
     """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
     frames up to the last goal, ``method`` that of `constraints.solve`. Raises `UserError` as it
-    does."""
+    does. Whom a goal is about is settled in ``scene``: later a point may be somebody else's."""
+    there = world.things(scene)
+    goals = [_settled(goal, there, world.resolution) for goal in goals]
     told = {name: np.asarray(value) for name, value in (told or {}).items()}
     total = max((last_frame(goal) for goal in goals), default=0)
     done: list[np.ndarray] = []
@@ -75,6 +79,17 @@ def pursue(
         scene = world.watch(scene, frames, actions=now, **heard)
         done.append(now)
     return Pursuit(np.concatenate(done), promised, scene)
+
+
+def _settled(goal: Constraint, there: Sequence[Thing], resolution: int) -> Constraint:
+    """The goal, about slots."""
+
+    def slot(who: Who) -> int:
+        return choose(who, there, resolution).slot
+
+    if isinstance(goal, Meet):
+        return dataclasses.replace(goal, a=slot(goal.a), b=slot(goal.b))
+    return dataclasses.replace(goal, what=slot(goal.what))
 
 
 def _later(goal: Constraint, begin: int) -> Constraint:

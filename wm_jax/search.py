@@ -70,6 +70,7 @@ def descend(
     best, least = drawn[0], np.inf
     for _ in range(UPDATES):
         costs, slopes = cost_and_slope(np.asarray(at))
+        costs = np.nan_to_num(costs, nan=np.inf)
         cheapest = int(np.argmin(costs))
         if costs[cheapest] < least:
             best, least = np.asarray(at)[cheapest], float(costs[cheapest])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,6 +49,13 @@ def held(told: Conditions) -> Conditions:
     """What stays said: the rest is absent."""
     nothing = shapes.no_conditions(*told.light.mask.shape)
     return nothing._replace(**{name: getattr(told, name) for name in HELD})
+
+
+def throughout(held: Conditions | None, steps: int) -> Conditions | None:
+    """What holds (b, …), in each of so many steps."""
+    if held is None:
+        return None
+    return jax.tree.map(lambda x: jnp.repeat(x[:, None], steps, 1), held)
 
 
 def with_held(told: Conditions, before: Conditions | None) -> Conditions:

@@ -163,7 +163,8 @@ class World:
         """The scene after more frames were seen. ``told``: of the steps that end in them, as in
         `rollout`; light and camera that are not given stay as they are."""
         batched = frames if frames.ndim == 5 else frames[None]
-        given = telling.with_held(self.told(told, batched.shape[:2]), _over(scene, batched))
+        held = telling.throughout(scene.pending, batched.shape[1])
+        given = telling.with_held(self.told(told, batched.shape[:2]), held)
         state = self._watch(self.params, scene._replace(pending=None), jnp.asarray(batched), given)
         return state._replace(pending=telling.held(shapes.at_time(given, -1)))
 
@@ -365,13 +366,6 @@ def _watch(
         return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, None), None
 
     return jax.lax.scan(observe, scene, shapes.time_major((frames, told)))[0]
-
-
-def _over(scene: LatentState, frames: np.ndarray) -> Conditions | None:
-    """What holds in a scene, for each of the frames."""
-    if scene.pending is None:
-        return None
-    return jax.tree.map(lambda x: jnp.repeat(x[:, None], frames.shape[1], 1), scene.pending)
 
 
 def pixels(frames: Float[Array, "*lead h w 3"]) -> UInt8[np.ndarray, "*lead h w 3"]:

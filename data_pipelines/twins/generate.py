@@ -113,12 +113,12 @@ def make_group(
     _check(length, resolution, twins)
     ranges = world_of_split(get_world(world), split)
     run = record_scene(ranges, scene_seed(ranges.name, split, seed), length)
-    drawn = _draw(run, resolution, 0)
+    drawn = draw(run, resolution)
     episodes = [_episode(run, drawn, None, 0, sound)]
     for branch in range(1, twins + 1):
         change = draw_twin(run, branch)
         twin = simulate(run.scene, run.actions, [change])
-        past, future = change.frame + 1, _draw(twin, resolution, change.frame + 1)
+        past, future = change.frame + 1, draw(twin, resolution, change.frame + 1)
         whole = {k: np.concatenate([drawn[k][:past], future[k]]) for k in drawn}
         episodes.append(_episode(twin, whole, change, branch, sound))
     return episodes
@@ -155,7 +155,8 @@ def _check(length: int, resolution: int, twins: int) -> None:
         )
 
 
-def _draw(run: Recording, resolution: int, start: int) -> _Arrays:
+def draw(run: Recording, resolution: int, start: int = 0) -> _Arrays:
+    """What `render` makes of a recording from a frame on."""
     return render(
         {name: value[start:] for name, value in run.states.items()},
         radius=run.objects["radius"],

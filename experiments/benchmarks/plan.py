@@ -17,6 +17,7 @@ of the way from `rest` to `simulator` that each one goes; 95 % bootstrap over sc
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import sys
@@ -26,10 +27,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import wm_jax
-from data_pipelines.twins.generate import record_scene
+from data_pipelines.twins.generate import Recording, draw, record_scene
 from data_pipelines.twins.geometry import project
 from data_pipelines.twins.physics import Simulator
-from data_pipelines.twins.render import PALETTE, render
 from data_pipelines.twins.world import ARENA, get_world, scene_seed, stream
 from wm_jax.asked import FORCE, At, actions_of, knot_count, knots_of
 from wm_jax.errors import UserError
@@ -46,14 +46,13 @@ SIZE = 2 * knot_count(STEPS)
 
 
 class Task(NamedTuple):
-    """A scene at the end of its context and what is asked of it."""
+    """A scene at the end of its context and what is asked of it: that ``slot`` is at ``goal``
+    (world units) STEPS frames later. ``run`` is what would happen by itself."""
 
+    run: Recording
     simulator: Simulator
-    actions: np.ndarray  # of the context's frames, (CONTEXT, 2)
-    states: dict[str, np.ndarray]  # of the context
     slot: int
-    goal: np.ndarray  # world units
-    told: dict[str, np.ndarray]  # light and camera of the STEPS frames to come
+    goal: np.ndarray
 
 
 def end_of(simulator: Simulator, actions: np.ndarray, slot: int) -> np.ndarray:
@@ -82,27 +81,17 @@ def make_task(index: int, resolution: int) -> Task | None:
             at = project(goal, camera[-1], resolution)
             inside = (at > MARGIN).all() and (at < resolution - MARGIN).all()
             if inside and FAR[0] < np.linalg.norm(goal - still) < FAR[1]:
-                states = {name: x[:CONTEXT] for name, x in run.states.items()}
-                future = slice(CONTEXT, CONTEXT + STEPS)
-                told = {name: run.states[name][future] for name in ("light", "camera")}
-                return Task(simulator, run.actions[:CONTEXT], states, slot, goal, told)
+                return Task(run, simulator, slot, goal)
     return None
-
-
-def draw(task: Task, rows: list[dict[str, np.ndarray]], resolution: int) -> np.ndarray:
-    scene = task.simulator.scene
-    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    looks = {n: getattr(scene, n) for n in ("depth", "occluders", "looks")}
-    return render(stacked, radius=scene.radius, resolution=resolution, **looks)["frames"]
 
 
 def by_model(world: Any, task: Task, seed: int) -> tuple[np.ndarray, bool]:
     """Where the object ends, and whether the model had it at all."""
-    side = world.resolution
-    rows = [{n: x[t] for n, x in task.states.items()} for t in range(CONTEXT)]
-    told = {"actions": task.actions, **{n: task.states[n] for n in ("light", "camera")}}
+    side, run, now = world.resolution, task.run, CONTEXT - 1
+    told = {name: run.states[name] for name in ("light", "camera")} | {"actions": run.actions}
     told = {name: value for name, value in told.items() if name in world.modalities}
-    scene = world.encode(draw(task, rows, side), **told)
+    frames = draw(run, side)["frames"][:CONTEXT]
+    scene = world.encode(frames, **{name: value[:CONTEXT] for name, value in told.items()})
     twin = task.simulator.copy()
 
     def act(actions: np.ndarray) -> np.ndarray:
@@ -110,31 +99,21 @@ def by_model(world: Any, task: Task, seed: int) -> tuple[np.ndarray, bool]:
         for action in actions:
             twin.step(action)
             rows.append(twin.state())
-        return draw(task, rows, side)
+        states = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return draw(dataclasses.replace(run, states=states), side)["frames"]
 
-    x, y = project(task.goal, task.told["camera"][-1], side)
-    place = project(task.states["position"][-1, task.slot], task.states["camera"][-1], side)
-    who = nearest(world, scene, int(task.states["hue"][-1, task.slot]), place)
-    if who is None:
+    camera = run.states["camera"]
+    place, goal = (
+        tuple(map(float, project(at, camera[frame], side)))
+        for at, frame in ((run.states["position"][now, task.slot], now), (task.goal, -1))
+    )
+    future = {name: told[name][CONTEXT:] for name in told if name != "actions"}
+    try:
+        pursue(world, scene, [At(place, STEPS, goal)], act, seed=seed, told=future)
+    except UserError:  # there is nothing near that place
         act(np.zeros((STEPS, 2)))
-    else:
-        future = {name: value for name, value in task.told.items() if name in world.modalities}
-        pursue(world, scene, [At(who, STEPS, (float(x), float(y)))], act, seed=seed, told=future)
-    return np.array(twin.bodies[task.slot].position), who is not None
-
-
-def nearest(world: Any, scene: Any, hue: int, place: np.ndarray) -> int | None:
-    """The slot of the object's colour, of several the nearest; None where there is none."""
-    things = world.things(scene)
-    wanted = np.asarray(PALETTE[hue])
-
-    def off(thing: Any) -> float:
-        colour = np.asarray(thing.colour, float)
-        unlike = colour / np.linalg.norm(colour) - wanted / np.linalg.norm(wanted)
-        return float(np.linalg.norm(unlike)) + float(np.linalg.norm(thing.place - place)) / 640
-
-    best = min(things, key=off, default=None)
-    return None if best is None or off(best) > 0.35 else best.slot
+        return np.array(twin.bodies[task.slot].position), False
+    return np.array(twin.bodies[task.slot].position), True
 
 
 def by_simulator(task: Task, seed: int) -> np.ndarray:

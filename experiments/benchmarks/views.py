@@ -18,6 +18,7 @@ for the truth, the model, the model that is not told of the path, and the last f
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -26,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 import wm_jax
-from data_pipelines.twins.generate import Recording, record_scene
-from data_pipelines.twins.render import OCCLUDER_LABEL, render
+from data_pipelines.twins.generate import Recording, draw, record_scene
+from data_pipelines.twins.render import OCCLUDER_LABEL
 from data_pipelines.twins.world import get_world, scene_seed, stream
 from wm_jax.errors import UserError
 from wm_jax.evaluation.pixel import psnr, ssim_map
@@ -53,11 +54,6 @@ def path_of(run: Recording, name: str) -> np.ndarray:
     return now + wave * [(DIM - 1) * now[0], *(TILT * aside)]
 
 
-def draw(run: Recording, states: dict[str, np.ndarray], resolution: int) -> dict[str, np.ndarray]:
-    looks = {name: getattr(run.scene, name) for name in ("radius", "depth", "occluders", "looks")}
-    return render(states, resolution=resolution, **looks)
-
-
 def background(labels: np.ndarray) -> np.ndarray:
     """Whether nothing that moves is near a pixel, of all but the outermost, by frame."""
     moves = (labels != 0) & (labels != OCCLUDER_LABEL)
@@ -78,7 +74,7 @@ def clips_of(world: Any, index: int, name: str) -> tuple[dict[str, tuple], np.nd
         still = np.repeat(states[path][CONTEXT - 1][None], STEPS, 0)
         ahead = path_of(run, name) if path == name else still
         states[path] = np.concatenate([states[path][:CONTEXT], ahead])
-    drawn = draw(run, states, side)
+    drawn = draw(dataclasses.replace(run, states=states), side)
     past, future = drawn["frames"][:CONTEXT], drawn["frames"][CONTEXT:]
     told = {n: states[n] for n in PATHS} | {"actions": run.actions}
     told = {n: value for n, value in told.items() if n in world.modalities}

@@ -105,14 +105,14 @@ def test_twins_share_the_past_and_nothing_but_the_change(world):
 
 def test_the_drawn_past_of_a_twin_equals_one_drawn_anew():
     """The group copies the factual past; drawing the twin wholly gives the same bytes."""
-    from data_pipelines.twins.generate import _draw, simulate
+    from data_pipelines.twins.generate import draw, simulate
 
     world = get_world("full")
     run = record_scene(world, scene_seed("full", "train", 9), 48)
     change = draw_twin(run, 1)
     twin = simulate(run.scene, run.actions, [change])
     past = slice(0, change.frame + 1)
-    anew, factual = _draw(twin, 32, 0), _draw(run, 32, 0)
+    anew, factual = draw(twin, 32), draw(run, 32)
     assert np.array_equal(anew["frames"][past], factual["frames"][past])
 
 
