@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,7 @@ def join(environment: Mapping[str, str] | None = None) -> None:
     arguments = settings(os.environ if environment is None else environment)
     if arguments is None or jax.distributed.is_initialized():
         return
+    _keep_stdout_for_results()
     try:
         jax.distributed.initialize(
             **arguments,
@@ -115,6 +117,15 @@ class StopTogether(StopRequest):
 
     def _on_signal(self, number: int, frame: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _keep_stdout_for_results() -> None:
+    """What libraries write to stdout by themselves goes to stderr from now on. Gloo says there whom
+    it reached, from several threads at once, in the midst of a result's line."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = open(own, "w", encoding=sys.stdout.encoding, buffering=1, closefd=False)  # noqa: SIM115 (to the end)
 
 
 def _whole(name: str, text: str) -> int:
