@@ -89,7 +89,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "quickstart": QUICKSTART,
     "quickstart_rssm": QUICKSTART | RSSM | {"model.patch": 4},
-    "small": SMALL | FINE,
+    "small": SMALL | FINE | {"model.dynamics.directions": 48},
     "small_full": SMALL
     | FINE
     | {
