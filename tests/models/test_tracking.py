@@ -40,7 +40,7 @@ def follower(pull=0.0, by=1):
             speed=scene.speed + scene.pull,
             spread=kalman.widen(scene.spread, 0.0, 0.0),
         )
-        return tracking.correct(flown, CONTRAST * frame, ground, (SIZE * by,) * 2, pull)
+        return tracking.correct(flown, CONTRAST * frame, ground, (SIZE * by,) * 2, pull)[0]
 
     return quick_jit(step)
 
@@ -71,6 +71,22 @@ def test_place_and_speed_are_exact_to_a_fraction_of_a_pixel():
     np.testing.assert_allclose(SIZE * scene.place[0, slot], path[-1], atol=0.06)
     np.testing.assert_allclose(SIZE * scene.speed[0, slot], (0.9, 0.2), atol=0.02)
     np.testing.assert_allclose(scene.colour[0, slot] / CONTRAST, RED, atol=0.02)
+
+
+def test_the_frame_without_its_slots_is_the_backdrop_and_what_stands_before_it():
+    path, bar = straight(12), (20, 26)
+    scene = follow(path[:-1], bar)[-1]
+    frame, empty = draw(*path[-1], bar), draw(None, None, bar)
+    flown = scene._replace(place=scene.place + scene.speed)
+    ground = jnp.full((1, 1, 3), CONTRAST * GREY)
+    bare = tracking.correct(flown, CONTRAST * frame, ground, CELLS)[1] / CONTRAST
+    assert np.abs(frame - empty).max() > 0.3
+    assert np.abs(bare - empty).max() < 0.06
+    # A grey slot where the bar is might be the bar.
+    grey = jnp.full_like(scene.colour, CONTRAST * DARK)
+    behind = scene._replace(colour=grey, place=jnp.full_like(scene.place, 23 / SIZE))
+    bare = tracking.correct(behind, CONTRAST * empty, ground, CELLS)[1] / CONTRAST
+    np.testing.assert_allclose(bare, empty, atol=1e-5)
 
 
 def test_the_spread_is_about_the_error():

@@ -49,7 +49,7 @@ def follower():
             turn=scene.turn + scene.rate,
             sway=kalman.sway_on(scene.sway, 0.0),
         )
-        return tracking.correct(flown, CONTRAST * frame, ground, (SIZE,) * 2, 0.0, SPIN)
+        return tracking.correct(flown, CONTRAST * frame, ground, (SIZE,) * 2, 0.0, SPIN)[0]
 
     return quick_jit(step)
 

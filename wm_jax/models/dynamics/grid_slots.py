@@ -252,10 +252,10 @@ class GridSlots(nn.Module):
             "place": lessons.place_error(self, slots, told, is_first),
             "whole": lessons.whole_error(self, slots, key),
         }
-        slots, *inputs = jax.tree.map(
-            lambda x: x[painted], (slots, carry.stage, seen[0], observed, told, is_first)
+        slots, stage, *inputs = jax.tree.map(
+            lambda x: x[painted], (slots, carry.stage, observed, told, is_first)
         )
-        shown, imagined = lessons.stages(self, *inputs)
+        shown, imagined = lessons.stages(self, stage, self._read_stage(slots.past), *inputs)
         tokens, prior = (self.tokens(slots._replace(**stage)) for stage in (shown, imagined))
         return Output(tokens, prior, terms)
 
@@ -266,16 +266,17 @@ class GridSlots(nn.Module):
         return self.clone(parent=None, sight=self.sight // by, train_pool=1, **sizes)
 
     def follow(self, carry: Scene, seen, told, is_first) -> Scene:
-        """Slots after each frame of a window, all seen, (b, t, …). The fields that belong to cells
-        (stage, past) are not kept."""
+        """Slots after each frame of a window, all seen, (b, t, …). The stage is not kept; in place
+        of the past are the frames with the background where slots are."""
         fresh = self.initial(is_first.shape[0])
 
         def body(module, carry, inputs):
-            (_, pixels, ground), told, is_first = inputs
+            (pixels, ground), told, is_first = inputs
             prior = motion.predict(module, reset(carry, fresh, is_first), told, stage=False)
-            carry = tracking.correct(prior, pixels, ground, module.cells, module.pull, module.spin)
+            sizes = module.cells, module.pull, module.spin
+            carry, bare = tracking.correct(prior, pixels, ground, *sizes)
             carry = module._finish(carry)
-            return carry, carry._replace(stage=carry.visible, past=carry.visible)
+            return carry, carry._replace(stage=carry.visible, past=bare)
 
         return over_time(body)(self, carry, (seen, told, is_first))[1]
 
@@ -302,18 +303,25 @@ class GridSlots(nn.Module):
         )
 
     def _read(self, embeddings: Float[Array, "*lead p c"]):
-        """The stage's reading of its cells, and pixels and background in the tracker's units."""
-        lead, coarse = embeddings.shape[:-2], self._coarser()
-        shown = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
-        shown = _pooled(shown, coarse.cells, coarse.pool)
+        """Pixels and background in the tracker's units."""
+        coarse = self._coarser()
         if self.shading:
             side = min(GROUND, coarse.cells[0])
             parts = _pooled(embeddings, self.cells, self.cells[0] // side).mean(-2)
             ground = background_plane(parts, addresses((side, side)), addresses(coarse.cells))
         else:
-            ground = background(shown.mean(-2))
-        cells = nn.silu(self.stage_in(shown.reshape(*lead, shown.shape[-3], -1) - 0.5))
-        return self.stage.seen_in(cells), CONTRAST * embeddings, CONTRAST * ground
+            shown = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
+            ground = background(_pooled(shown, coarse.cells, coarse.pool).mean(-2))
+        return CONTRAST * embeddings, CONTRAST * ground
+
+    def _read_stage(self, bare: Float[Array, "*lead p c"]):
+        """The stage's reading of its cells, of a frame with the background where slots are: what
+        moves would leave a mark where it was when frames stopped coming."""
+        coarse = self._coarser()
+        shown = _pooled(bare / CONTRAST, self.cells, self.train_pool).mean(-2)
+        shown = _pooled(shown, coarse.cells, coarse.pool)
+        shown = shown.reshape(*shown.shape[:-2], -1)
+        return self.stage.seen_in(nn.silu(self.stage_in(shown - 0.5)))
 
     def look_at(self, template: Float[Array, "*lead two_s"]):
         """The looks of the whole object, and how far its middle is from that of what is known."""
@@ -332,9 +340,9 @@ class GridSlots(nn.Module):
     def _correct(
         self, prior: Scene, unseen: Scene, seen, observed: Bool[Array, " b"] | None
     ) -> Scene:
-        cells, pixels, ground = seen
-        scene = tracking.correct(prior, pixels, ground, self.cells, self.pull, self.spin)
-        stage = self.stage.correct(prior.stage, cells, None)
+        pixels, ground = seen
+        scene, bare = tracking.correct(prior, pixels, ground, self.cells, self.pull, self.spin)
+        stage = self.stage.correct(prior.stage, self._read_stage(bare), None)
         scene = self._finish(scene._replace(stage=stage, shown=scene.told))
         return scene if observed is None else reset(unseen, scene, observed)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from wm_jax.models.dynamics.kalman import UNIT, sway_on, widen
+from wm_jax.models.dynamics.pixels import saturation
 from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
@@ -55,7 +56,7 @@ def _kind(dynamics: Any, scene: Scene) -> Float[Array, "b k f"]:
     among them, which is grey, how much of a colour it has, too."""
     if dynamics.told_size == 1:
         return scene.look
-    return jnp.concatenate([scene.look, 2 * _saturation(scene.colour) - 1], -1)
+    return jnp.concatenate([scene.look, 2 * saturation(scene.colour) - 1], -1)
 
 
 def _gyration(support: Float[Array, "b k d"], told: Float[Array, "b k 1"]):
@@ -140,7 +141,7 @@ def _free(dynamics: Any, scene: Scene, news: Float[Array, "b f"], view: Float[Ar
     matrix = matrix.reshape(*matrix.shape[:-1], 2, 2)
     push = push / UNIT + (matrix * scene.speed[..., None, :]).sum(-1)
     bias, slope = dynamics.moves_itself[0] + 4, dynamics.moves_itself[1] + 10
-    push = push * nn.sigmoid(bias - slope * _saturation(scene.colour))
+    push = push * nn.sigmoid(bias - slope * saturation(scene.colour))
     return push, view[:, None, :2] + jnp.expm1(view[:, None, 2:]) * (scene.place - 0.5)
 
 
@@ -158,9 +159,3 @@ def _light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 
 def _view(dynamics: Any, before: Float[Array, "*lead t"], now: Float[Array, "*lead t"]):
     """x, y (shares of the frame) and log zoom of the camera from one step to another."""
     return jnp.asarray(VIEW) * dynamics.view(now - before)
-
-
-def _saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
-    """0 of a grey, 1 of a pure colour."""
-    most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)
-    return (most - least) / (jnp.abs(most) + 1e-3)

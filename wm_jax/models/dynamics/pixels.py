@@ -222,3 +222,9 @@ def _distances(a: Float[Array, "b k d"], b: Float[Array, "#b p d"]) -> Float[Arr
     """Squared distances between all of a and all of b."""
     lengths = jnp.square(a).sum(-1)[..., None] + jnp.square(b).sum(-1)[:, None]
     return lengths - 2 * a @ jnp.swapaxes(b, 1, 2)
+
+
+def saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
+    """0 of a grey, 1 of a pure colour."""
+    most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)
+    return (most - least) / (jnp.abs(most) + 1e-3)

@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics import templates
 from wm_jax.models.dynamics.kalman import LOST, PLACE, SPEED, place_measured, turn_measured
 from wm_jax.models.dynamics.laying import lay, lay_turning, view
-from wm_jax.models.dynamics.pixels import Owners, openness, owners
+from wm_jax.models.dynamics.pixels import Owners, openness, owners, saturation
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.paste import shift, turned
@@ -147,9 +147,9 @@ def correct(
     cells: tuple[int, int],
     pull: float = 0.0,
     spin: float = 0.0,
-) -> Scene:
-    """The scene after a frame was seen. Stage, look and told are the caller's; so is what a slot's
-    middle is, if not all of it was seen.
+) -> tuple[Scene, Float[Array, "b p c"]]:
+    """The scene after a frame was seen, and that frame with the background where slots are. Stage,
+    look and told are the caller's; so is what a slot's middle is, if not all of it was seen.
 
     pull: standard deviation of a steady acceleration (64ths a step²) before anything was seen
     spin: the same of a spin (radians a step); 0: templates are upright, and stay so
@@ -163,8 +163,8 @@ def correct(
     few = FEW * fine**2
     sure = found / (found + few)
     shown = openness(whose, scene.colour, pixels, ground, cells)
-    bare = jnp.broadcast_to(whose.bare[:, None], mask.shape)
-    images = jnp.stack([shown.open_ * shown.covered, shown.open_, bare], 2)
+    empty = jnp.broadcast_to(whose.bare[:, None], mask.shape)
+    images = jnp.stack([shown.open_ * shown.covered, shown.open_, empty], 2)
 
     spots = templates.spots(side**2, cells)
     turn = scene.turn if spin else None
@@ -213,15 +213,20 @@ def correct(
     colour = (pure @ pixels) / (some + 1e-6)
     age = scene.age + sure
     follow = sure * jnp.maximum(1 / (age + 1), 0.1) * jnp.minimum(some, 1.0)
+    colour = scene.colour + follow * (colour - scene.colour)
+    # A pixel on an edge is a mixture: the slot's part of it is taken out, not the pixel. What has
+    # no hue may be a bar that a grey slot is hidden by.
+    mask = _beside_pure(mask, cells) * jnp.minimum(2 * saturation(colour), 1.0)
+    bare = pixels - jnp.einsum("bkp,bkc->bpc", mask, colour) + mask.sum(1)[..., None] * ground
     past, ever = scene.past[..., :-1], scene.past[..., -1:]
     recent = jnp.where(ever > 0, past + 0.1 * (pixels - past), pixels)
     present, there = scene.present, scene.present > 0
-    return scene._replace(
+    scene = scene._replace(
         place=jnp.where(there, anchor + _turn_by(middle, turn), scene.place),
         speed=scene.speed + faster,
         pull=scene.pull + pulled,
         present=present + there * 0.5 * sure * (1 - present) - 0.4 * gone * present,
-        colour=scene.colour + follow * (colour - scene.colour),
+        colour=colour,
         middle=jnp.where(there, middle, 0.0),
         template=template * there,
         spread=spread,
@@ -229,6 +234,7 @@ def correct(
         age=age,
         past=jnp.concatenate([recent, jnp.ones_like(ever)], -1),
     )
+    return scene, bare
 
 
 def panned(
@@ -252,6 +258,13 @@ def shared_pull(scene: Scene, pull: float) -> Float[Array, "b k 2"]:
     total = learned.sum(1, keepdims=True) + 1 / pull**2
     everyones = (learned * scene.pull).sum(1, keepdims=True) / total
     return jnp.where(scene.visible > 0.1, scene.pull, everyones)
+
+
+def _beside_pure(mask: Float[Array, "b k p"], cells: tuple[int, int]) -> Float[Array, "b k p"]:
+    """Of a mask, what is nearly 1 and what is beside that. A bar may have a colour between those of
+    the background and of a slot, and so does an edge; but an edge is thin."""
+    pure = (mask > 0.75).reshape(*mask.shape[:2], *cells).astype(mask.dtype)
+    return mask * templates.spread_out(pure).reshape(mask.shape)
 
 
 def _turn_by(vector: Float[Array, "b k 2"], by: Float[Array, "b k 1"] | None):
