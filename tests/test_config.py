@@ -5,6 +5,7 @@ import json
 import pytest
 
 from wm_jax import config as configs
+from wm_jax import config_rules
 from wm_jax.config import base_config, change, difference, flat, from_json, load, to_json, validate
 from wm_jax.errors import UserError
 
@@ -137,7 +138,10 @@ def test_difference_names_the_keys():
 def test_every_knob_has_a_default_that_holds():
     assert validate(base_config())
     names = set(flat(base_config()))
-    assert set(configs.CHOICES) | set(configs.AT_LEAST) | set(configs.FRACTIONS) <= names
+    assert (
+        set(config_rules.CHOICES) | set(config_rules.AT_LEAST) | set(config_rules.FRACTIONS)
+        <= names
+    )
 
 
 def test_a_workdir_of_another_config_names_the_keys(tmp_path):

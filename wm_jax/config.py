@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from wm_jax import config_rules
 from wm_jax.errors import UserError
 
 EXPERIMENTS = Path("experiments/configs")
@@ -25,59 +26,6 @@ EXPERIMENTS = Path("experiments/configs")
 #: Knobs a resumed run may change: they say where, how often and how long, not what is learned.
 FREE_ON_RESUME = re.compile(
     r"eval\.|mesh\.|train\.(log_|clip_|checkpoint_|keep|recover_|spike_|hang_)|model\.remat$"
-)
-
-CHOICES = {
-    "data.loader": ("memory", "grain"),
-    "train.keep_best": ("", "clip/psnr_db", "clip/psnr_step1_db"),
-    "optim.name": ("adamw", "laprop", "muon"),
-    "optim.schedule": ("constant", "cosine", "linear", "wsd"),
-    "optim.clip": ("agc", "norm", "none"),
-    "model.encoder": ("patch", "vit", "conv", "pool"),
-    "model.decoder": ("patch", "conv", "slots", "mixture"),
-    "model.loss.context": ("random", "all"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "dots", "full"),
-}
-#: The least value that makes sense.
-AT_LEAST = {
-    "model.sharp_steps": 0,
-    "model.sharp_width": 1,
-    "model.sharp_depth": 1,
-    "model.vit_depth": 1,
-    "model.vit_heads": 1,
-    "data.window": 2,
-    "data.workers": 0,
-    "data.corrupt_budget": 0,
-    "train.batch_size": 1,
-    "train.steps": 0,
-    "train.minutes": 0,
-    "train.log_every": 1,
-    "train.checkpoint_every": 1,
-    "train.keep": 1,
-    "train.keep_every": 0,
-    "train.recover_tries": 0,
-    "train.spike_factor": 0,
-    "train.hang_minutes": 0,
-    "train.clip_every": 0,
-    "train.clip_episodes": 1,
-    "optim.warmup": 0,
-    "optim.learning_rate": 0,
-    "optim.clip_value": 0,
-    "optim.weight_decay": 0,
-    "optim.eps": 0,
-}
-#: Of the loss, what must be at least 1; all else there is a weight and may be 0.
-COUNTS = ("model.loss.painted", "model.loss.context_low", "model.loss.context_high")
-#: Of a backbone's whole numbers, those that may be 0.
-MAY_BE_ZERO = ("model.dynamics.passes", "model.dynamics.taught")
-#: Must lie in [0, 1).
-FRACTIONS = (
-    "model.loss.context_noise",
-    "train.ema",
-    "optim.beta1",
-    "optim.beta2",
-    "optim.decay_fraction",
 )
 
 
@@ -305,72 +253,7 @@ def _parse(override: str) -> tuple[str, str]:
 
 def validate(config: ConfigDict) -> ConfigDict:
     """The config itself, or a `UserError` that names the key and the fix."""
-    values = flat(config)
-    for key, choices in CHOICES.items():
-        if values[key] not in choices:
-            raise UserError(f"config.{key}={values[key]!r} is not one of {', '.join(choices)}.")
-    for key, least in AT_LEAST.items():
-        if not values[key] >= least:
-            raise UserError(f"config.{key}={values[key]} must be at least {least}.")
-    for key in FRACTIONS:
-        if not 0 <= values[key] < 1:
-            raise UserError(f"config.{key}={values[key]} must lie in [0, 1).")
-    for key, value in values.items():
-        if key.startswith(("model.dynamics.", "model.loss.")) and type(value) in (int, float):
-            size = key.startswith("model.dynamics.") and type(value) is int
-            least = int((size or key in COUNTS) and key not in MAY_BE_ZERO)
-            if not value >= least:
-                raise UserError(f"config.{key}={value} must be at least {least}.")
-    model, train, mesh, steps = config.model, config.train, config.mesh, config.train.steps
-    if model.resolution % model.patch:
-        raise UserError(
-            f"config.model.patch={model.patch} does not divide model.resolution="
-            f"{model.resolution}; choose a patch that does, for example 4 or 8."
-        )
-    if not steps and not train.minutes:
-        raise UserError("config.train.steps and train.minutes are both 0; set one of them.")
-    doublings = train.window_doublings
-    shares = all(isinstance(share, float) and 0 < share < 1 for share in doublings)
-    if not shares or list(doublings) != sorted(doublings):
-        raise UserError(
-            f"config.train.window_doublings={doublings} must be shares of the run, each in (0, 1), "
-            "in rising order."
-        )
-    if config.data.window % 2 ** len(doublings) or config.data.window >> len(doublings) < 2:
-        raise UserError(
-            f"config.data.window={config.data.window} cannot be halved {len(doublings)} times "
-            "(train.window_doublings); choose a multiple of "
-            f"{2 ** len(doublings)} that is at least {2 ** (len(doublings) + 1)}."
-        )
-    if train.carry_state and (doublings or config.data.loader != "memory"):
-        raise UserError(
-            f"config.train.carry_state=True with train.window_doublings={tuple(doublings)} and "
-            f"data.loader={config.data.loader}: a window goes on from the one before only if none "
-            "is cut and they are read in order; set train.window_doublings=() and "
-            "data.loader=memory."
-        )
-    if train.keep_best and (not train.clip_every or train.clip_every % train.checkpoint_every):
-        raise UserError(
-            f"config.train.keep_best={train.keep_best} judges checkpoints by clips: set "
-            f"train.clip_every={train.clip_every} to a multiple of train.checkpoint_every="
-            f"{train.checkpoint_every}."
-        )
-    if 0 < train.spike_factor <= 1:
-        raise UserError(
-            f"config.train.spike_factor={train.spike_factor} must be above 1, or 0 for no rule; "
-            "try 10."
-        )
-    if config.data.workers and config.data.loader == "memory":
-        raise UserError(
-            f"config.data.workers={config.data.workers} needs data.loader=grain; the loader "
-            "'memory' has no reader processes."
-        )
-    sizes = mesh.data, mesh.fsdp, mesh.tensor
-    if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(
-            f"config.mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: each "
-            "is a number of devices, and at most one of them may be -1 (all that are left)."
-        )
+    config_rules.check(flat(config))
     return config
 
 
