@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from data_pipelines.twins import proof
 from data_pipelines.twins.source import PLAN_FILE, read_plan
 from data_pipelines.twins.world import SHIFTED, WORLDS, get_world, scene_seed
 from wm_jax.errors import MissingExtra, UserError
@@ -153,9 +154,10 @@ def _write(plan: Plan, work: str, directory: str, workers: int, progress: bool) 
     record = {
         "plan": dataclasses.asdict(plan),
         "split_hashes": {split: split_hash(plan, split) for split in plan.scenes},
+        "files": proof.files_of(builder.data_dir),
     }
     with open(os.path.join(builder.data_dir, PLAN_FILE), "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
+        json.dump(proof.sealed(record), file, indent=1)
     if os.path.isdir(directory):
         os.rmdir(directory)  # empty, or _is_built would have refused
     os.replace(builder.data_dir, directory)

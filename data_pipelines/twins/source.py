@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.episode import EPISODE, TEXT
+from data_pipelines.twins import proof
 from wm_jax.errors import MissingExtra, UserError
 
 PLAN_FILE = "build.json"
@@ -32,6 +33,12 @@ class Source(Sequence[dict[str, Any]]):
     def __init__(self, directory: str, split: str, fields: Sequence[str] | None = None):
         self.directory, self.split = str(directory), split
         self.plan = read_plan(self.directory)
+        harm = proof.glance(self.directory, self.plan, split)
+        if harm is not None:
+            raise UserError(
+                f"{os.path.join(self.directory, harm.file)} {harm.problem}; build the data set "
+                "anew, or copy it anew from where it is whole."
+            )
         builder = _open_builder(self.directory)
         if split not in builder.info.splits:
             known = ", ".join(builder.info.splits)
@@ -65,14 +72,17 @@ def read_plan(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, PLAN_FILE)
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            record = json.load(file)
     except FileNotFoundError:
         raise UserError(
             f"{directory} holds no data set ({PLAN_FILE} is missing); make one with "
             f"'wm-jax data build twins:motion --out {directory}'."
         ) from None
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is damaged; build the data set anew.") from None
+    except ValueError:  # not JSON, or not text
+        record = None
+    if not isinstance(record, dict) or not proof.is_sealed(record):
+        raise UserError(f"{path} is damaged; build the data set anew.")
+    return record
 
 
 def _open_builder(directory: str) -> Any:
@@ -82,7 +92,7 @@ def _open_builder(directory: str) -> Any:
         raise MissingExtra("tensorflow-datasets", "data") from None
     try:
         return tfds.builder_from_directory(directory)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001, whatever a damaged description makes it raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{directory} can't be read ({reason}); build it anew.") from None
 

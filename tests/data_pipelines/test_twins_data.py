@@ -1,5 +1,6 @@
 """Data sets on disk: built whole or not at all, read back to the bit, looked at."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -158,6 +159,51 @@ def test_bad_directories_and_splits_are_told(full, tmp_path):
     (tmp_path / "build.json").write_text("{}")
     with pytest.raises(UserError, match="can't be read"):
         open_source(str(tmp_path), "train")
+
+
+def test_a_data_set_proves_itself(tmp_path, capsys):
+    plan = make_plan("motion", train=2, validation=1, test=0, resolution=32, length=16)
+    for seed, name in enumerate("ab"):
+        build(dataclasses.replace(plan, seed=seed), str(tmp_path / name), progress=False)
+    directory = tmp_path / "a"
+    assert cli.main(["verify", str(directory), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = sorted(p.name for p in directory.iterdir())
+    assert told["files"] == len(names) - 1  # build.json proves itself
+
+    # A file of another data set, in itself whole.
+    records = directory / next(name for name in names if "-train." in name)
+    own = records.read_bytes()
+    records.write_bytes((tmp_path / "b" / records.name).read_bytes())
+    with pytest.raises(UserError, match="twins-train.* is not what was built; build the data set"):
+        open_source(str(directory), "train")
+    assert len(open_source(str(directory), "validation")) == 1  # which does not need it
+    with pytest.raises(UserError, match="is damaged: twins-train.* is not what was built"):
+        cli.main(["verify", str(directory)])
+    records.unlink()
+    with pytest.raises(UserError, match="twins-train.* is missing"):
+        open_source(str(directory), "train")
+    records.write_bytes(own)
+
+    # A description that is still JSON, and a plan that is.
+    described = directory / "dataset_info.json"
+    text = described.read_text()
+    described.write_text(text.replace("{SPLIT}", "{SXLIT}"))
+    with pytest.raises(UserError, match="dataset_info.json is not what was built"):
+        open_source(str(directory), "train")
+    described.write_text(text)
+    record = json.loads((directory / "build.json").read_text())
+    record["plan"]["resolution"] = 64
+    (directory / "build.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="build.json is damaged"):
+        open_source(str(directory), "train")
+
+    # One of before digests were kept is taken as it is.
+    old = {key: record[key] for key in ("plan", "split_hashes")}
+    (directory / "build.json").write_text(json.dumps(old))
+    assert len(open_source(str(directory), "train")) == 2
+    with pytest.raises(UserError, match="built before digests were kept"):
+        cli.main(["verify", str(directory)])
 
 
 def test_a_damaged_record_raises_and_the_others_are_read(tmp_path):

@@ -1,6 +1,6 @@
-"""Runs that are killed, and checkpoints that are damaged: what becomes of them?
+"""Runs that are killed, checkpoints and data sets that are damaged: what becomes of them?
 
-    python tests/faults/run.py --kills 100 --corruptions 200 --json
+    python tests/faults/run.py --kills 100 --corruptions 200 --data 200 --json
 
 May be stopped at any time; the same command goes on. ``--minutes`` ends a part of it.
 """
@@ -28,13 +28,18 @@ def main() -> int:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # Read by jax as it is imported.
-    from tests.faults import corruptions, kills
+    from tests.faults import corruptions, data, kills, processes
 
     begin, state = time.monotonic(), work / f"rows_{args.seed}.jsonl"
 
     def over() -> bool:
         return bool(args.minutes) and time.monotonic() - begin > 60 * args.minutes
 
+    while (done := len(_rows(state, "data corruption"))) < args.data and not over():
+        numbers = list(range(done, min(done + 20, args.data)))
+        data.base(work)
+        data.run(work, numbers, args.seed, state)
+        _tell(f"{numbers[-1] + 1} corruptions of data")
     while (left := args.kills - _killed(state)) > 0 and not over():
         number = len(_rows(state, "run"))
         row = kills.run(work, number, left, args.seed)
@@ -44,8 +49,6 @@ def main() -> int:
     while (done := len(_rows(state, "corruption"))) < args.corruptions and not over():
         numbers = list(range(done, min(done + 20, args.corruptions)))
         corruptions.base(work)
-        from tests.faults import processes
-
         processes.call(corruptions.run, work / "log.txt", work, numbers, args.seed, state)
         _tell(f"{numbers[-1] + 1} corruptions")
     result = _result(args, state)
@@ -60,14 +63,18 @@ def _result(args: argparse.Namespace, state: Path) -> dict[str, Any]:
 
     killed = kills.summary(_rows(state, "run"))
     changed = corruptions.summary(_rows(state, "corruption"))
+    read = corruptions.summary(_rows(state, "data corruption"))
+    asked = {"kills": args.kills, "corruptions": args.corruptions, "data": args.data}
+    done = killed["kills"], changed["corruptions"], read["corruptions"]
     return {
-        "asked": {"kills": args.kills, "corruptions": args.corruptions, "seed": args.seed},
-        "complete": killed["kills"] >= args.kills and changed["corruptions"] >= args.corruptions,
-        "passed": not killed["runs_that_differ"] and not changed["bad"],
+        "asked": asked | {"seed": args.seed},
+        "complete": all(a >= b for a, b in zip(done, asked.values(), strict=True)),
+        "passed": not killed["runs_that_differ"] and not changed["bad"] and not read["bad"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU backend",
         "model": "tests/tiny.py: three dense layers, 60 updates, a clip every 30",
         "kill_9": killed,
         "corruption": changed,
+        "data_corruption": read,
     }
 
 
@@ -92,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--kills", type=int, default=100, help="default %(default)s")
     add("--corruptions", type=int, default=200, help="default %(default)s")
+    add("--data", type=int, default=200, help="corruptions of a data set (default %(default)s)")
     add("--seed", type=int, default=0, help="other times, other changes")
     add("--minutes", type=float, default=0.0, help="stop after about so many (default: when done)")
     add("--work", type=Path, default=Path("runs/faults"), help="folder of the runs, and of what is "

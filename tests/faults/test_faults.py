@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.ci
 def test_killed_runs_end_alike_and_no_corruption_is_silent(tmp_path):
     command = [sys.executable, "tests/faults/run.py", "--json", "--work", str(tmp_path)]
-    asked = ["--kills", "4", "--corruptions", "24"]
+    asked = ["--kills", "4", "--corruptions", "24", "--data", "24"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
         [*command, *asked], cwd=ROOT, env=environment, capture_output=True, text=True
@@ -24,5 +24,6 @@ def test_killed_runs_end_alike_and_no_corruption_is_silent(tmp_path):
     result = json.loads(done.stdout)
     assert result["complete"] and result["passed"]
     assert result["kill_9"]["kills"] >= 4
-    assert sum(result["corruption"]["outcomes"].values()) == 24
-    assert result["corruption"]["outcomes"]["detected"] > 12
+    for what in ("corruption", "data_corruption"):
+        assert sum(result[what]["outcomes"].values()) == 24
+        assert result[what]["outcomes"]["detected"] > 12
