@@ -1,4 +1,4 @@
-"""From a data set on disk to batches: records → windows → batches, shuffled, split by process.
+"""From a data set on disk to batches: records → windows → batches, in the order of `order`.
 
 Two loaders with one interface (``next``, ``position``, ``seek``, ``corrupt``, ``close``):
 `MemoryLoader` holds the split in RAM, `GrainLoader` reads records as it goes. Neither touches jax.
@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from data_pipelines import corrupt, window
 from data_pipelines.memory import MemoryLoader, check_fingerprint, content_digest
+from data_pipelines.order import Rows, Shuffled
 from wm_jax.errors import UserError
+
+#: Items of a source that never ends: what Grain counts them with can hold.
+ENDLESS = 2**60
 
 
 def open_loader(
@@ -65,23 +67,41 @@ def open_split(
     return open_source(config.directory, split, fields=names)
 
 
-class ReadableRecords:
-    """A source for Grain: item i is record i, or the next one that can be read.
+class Windows:
+    """A source for Grain: item i is this process's window i, of a record or, where that cannot be
+    read, of the next one that can.
 
-    Items are (episode, sentences about unreadable records met on the way), so that the process that
+    Items are (window, sentences about unreadable records met on the way), so that the process that
     trains learns of them wherever they were read.
     """
 
-    def __init__(self, source: Any, conditions: Sequence[str], budget: int):
+    def __init__(
+        self,
+        source: Any,
+        conditions: Sequence[str],
+        budget: int,
+        length: int,
+        seed: int,
+        rows: Rows,
+    ):
         self._source, self._conditions, self._budget = source, conditions, budget
+        self._length, self._rows, self._order = length, rows, Shuffled(len(source), seed)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return ENDLESS
 
-    def __getitem__(self, index: int) -> tuple[window.Arrays, dict[int, str]]:
+    def __getitem__(self, item: int) -> tuple[window.Arrays, dict[int, str]]:
+        batch, row = divmod(item, self._rows.size)
+        index, rng = self._order.at(self._rows.of_batch(batch)[row])
+        episode, problems = self.episode(index)
+        start = window.draw_start(rng, episode, self._length)
+        return window.cut(episode, start, self._length), problems
+
+    def episode(self, index: int) -> tuple[window.Arrays, dict[int, str]]:
         problems: dict[int, str] = {}
-        for i in range(index, index + min(self._budget + 1, len(self))):
-            i %= len(self)
+        count = len(self._source)
+        for i in range(index, index + min(self._budget + 1, count)):
+            i %= count
             episode, problem = corrupt.read(self._source, i, self._conditions)
             if episode is not None:
                 return episode, problems
@@ -113,26 +133,17 @@ class GrainLoader:
             raise UserError(
                 "grain is not installed; run pip install grain, or set config.data.loader=memory."
             ) from error
-        index, count = process
         window.fields(conditions)
-        if len(source) < count:
-            raise UserError(
-                f"there are {len(source)} episodes for {count} processes; every process needs at "
-                "least one."
-            )
-        self._corrupt = corrupt.Corrupt(corrupt_budget)
-        records = ReadableRecords(source, conditions, corrupt_budget)
-
-        def draw(item, rng: np.random.Generator):
-            episode, problems = item
-            return window.cut(episode, window.draw_start(rng, episode, length), length), problems
+        if not len(source):
+            raise UserError("there are 0 episodes; build a data set that has some.")
+        self._corrupt, rows = corrupt.Corrupt(corrupt_budget), Rows(batch_size, *process)
+        windows = Windows(source, conditions, corrupt_budget, length, seed, rows)
 
         def collate(items):
             problems = {i: text for _, found in items for i, text in found.items()}
             return window.collate([arrays for arrays, _ in items]), problems
 
-        windows = grain.MapDataset.source(records)[index::count].seed(seed).shuffle().repeat()
-        batches = windows.random_map(draw).batch(batch_size, batch_fn=collate)
+        batches = grain.MapDataset.source(windows).batch(batch_size, batch_fn=collate)
         # Two threads, a few batches ahead: Grain's default of 500 records would fill the memory.
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         stream = batches.to_iter_dataset(options)
@@ -142,12 +153,12 @@ class GrainLoader:
         self._iterator = iter(stream)
         self._fingerprint = {
             "loader": "grain",
+            "order": "as in memory",
             "episodes": len(source),
-            "content": content_digest(records[0][0]),
+            "content": content_digest(windows.episode(0)[0]),
             "window": length,
-            "batch_size": batch_size * count,
+            "batch_size": rows.total,
             "seed": seed,
-            "process_count": count,
             "workers": workers,
         }
 

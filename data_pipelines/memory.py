@@ -1,7 +1,6 @@
 """Batches from episodes held in RAM: numpy alone, no Grain and no TFDS.
 
-Item i of the endless sequence is a function of (seed, i): epoch e visits every episode once, in an
-order of its own, each at a random start. So a position is one number, and resuming is exact.
+A position is one number (see `order`), and resuming is exact.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import corrupt, window
+from data_pipelines.order import Rows, Shuffled
 from wm_jax.errors import UserError
 
 
 class MemoryLoader:
     """Endless batches of windows. ``next`` gives a dict of arrays (see `window`).
 
-    ``source`` is a sequence of episodes (dicts of arrays); ``batch_size`` this process's share;
-    process p of P holds episodes p, p + P, … With ``consecutive``, row i of a batch goes on where
-    row i of the batch before ended (see `Consecutive`); else every window is drawn at random.
+    ``source`` is a sequence of episodes (dicts of arrays), of which every process holds all;
+    ``batch_size`` is this process's share. With ``consecutive``, row i of a batch goes on where row
+    i of the batch before ended (see `Consecutive`); else every window is drawn at random.
     """
 
     def __init__(
@@ -36,11 +36,10 @@ class MemoryLoader:
         corrupt_budget: int = 0,
         consecutive: bool = False,
     ):
-        index, count = process
         window.fields(conditions)
         self._corrupt = corrupt.Corrupt(corrupt_budget)
         self.episodes: list[window.Arrays] = []
-        for i in range(index, len(source), count):
+        for i in range(len(source)):
             episode, problem = corrupt.read(source, i, conditions)
             if episode is not None:
                 self.episodes.append(episode)
@@ -48,25 +47,23 @@ class MemoryLoader:
                 self._corrupt.add(i, str(problem))
         if not self.episodes:
             raise UserError(
-                f"there are {len(source)} episodes for {count} processes; every process needs at "
-                "least one that can be read."
+                f"there are {len(source)} episodes, and none can be read; build the data set anew."
             )
-        self._length, self._batch_size, self._seed = length, batch_size, seed
-        self._first_stream = index * batch_size
+        self._length = length
+        self._rows = Rows(batch_size, *process)
+        self._order = Shuffled(len(self.episodes), seed)
         self._streams: Consecutive | None = None
         if consecutive:
             lengths = [len(episode["frames"]) for episode in self.episodes]
             self._streams = Consecutive(lengths, length, seed)
         self._served = 0
-        self._order = (-1, np.zeros(0, int))
         self._fingerprint = {
             "loader": "memory, consecutive windows" if consecutive else "memory",
             "episodes": len(source),
             "content": content_digest(self.episodes[0]),
             "window": length,
-            "batch_size": batch_size * count,
+            "batch_size": self._rows.total,
             "seed": seed,
-            "process_count": count,
             "workers": 0,
         }
 
@@ -79,11 +76,12 @@ class MemoryLoader:
         return self
 
     def __next__(self) -> window.Arrays:
-        number, rows = self._served, range(self._batch_size)
+        number = self._served
         self._served += 1
         if self._streams is not None:
-            return window.collate([self._next_of(self._streams, i, number) for i in rows])
-        return window.collate([self._item(number * self._batch_size + i) for i in rows])
+            streams = self._streams
+            return window.collate([self._next_of(streams, i, number) for i in self._rows.own])
+        return window.collate([self._item(i) for i in self._rows.of_batch(number)])
 
     def position(self) -> dict[str, Any]:
         """A small JSON value: where the next batch begins, and of what."""
@@ -98,18 +96,13 @@ class MemoryLoader:
         """Nothing to release."""
 
     def _next_of(self, streams: Consecutive, row: int, number: int) -> window.Arrays:
-        place = streams.place(self._first_stream + row, number)
+        place = streams.place(row, number)
         return window.cut(self.episodes[place.episode], place.start, self._length, place.begins)
 
     def _item(self, number: int) -> window.Arrays:
-        epoch, place = divmod(number, len(self.episodes))
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self._seed, epoch))
-            self._order = (epoch, rng.permutation(len(self.episodes)))
-        episode = self.episodes[self._order[1][place]]
-        rng = np.random.default_rng((self._seed, epoch, place))
-        start = window.draw_start(rng, episode, self._length)
-        return window.cut(episode, start, self._length)
+        index, rng = self._order.at(number)
+        episode = self.episodes[index]
+        return window.cut(episode, window.draw_start(rng, episode, self._length), self._length)
 
 
 class Place(NamedTuple):
@@ -167,9 +160,9 @@ def content_digest(episode: Mapping[str, Any]) -> str:
 
 def check_fingerprint(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Refuses a position whose data or settings differ from the loader's."""
-    # Each process reads its own share, and the position of process 0 stands for all of them.
-    own = ("content",) if here["process_count"] > 1 else ()
-    differ = [k for k in here if saved.get(k) != here[k] and k not in own]
+    # Versions that wrote this key gave each of several processes episodes of its own.
+    here = dict(here) | ({"process_count": 1} if "process_count" in saved else {})
+    differ = [k for k in here if saved.get(k) != here[k]]
     if differ:
         listing = ", ".join(f"{k} was {saved.get(k)} and is {here[k]}" for k in differ)
         raise UserError(

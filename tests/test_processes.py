@@ -82,9 +82,11 @@ print(json.dumps(result), flush=True)
 """
 
 
-def local_hosts(*command, **environment):
-    """Runs a command in two processes of two devices; results as JSON, in the processes' order."""
-    start = [sys.executable, "-m", "wm_jax.launch.local_hosts", "2", "--devices", "2", "--"]
+def local_hosts(*command, hosts=2, **environment):
+    """Runs a command in processes that have four devices together; results as JSON, in the
+    processes' order."""
+    start = [sys.executable, "-m", "wm_jax.launch.local_hosts", str(hosts)]
+    start += ["--devices", str(4 // hosts), "--"]
     done = subprocess.run(
         [*start, sys.executable, *command],
         cwd=ROOT,
@@ -100,8 +102,9 @@ def local_hosts(*command, **environment):
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_a_signal_to_one_stops_both_and_the_same_command_goes_on(tmp_path, number):
+@pytest.mark.parametrize(("number", "hosts"), [("SIGTERM", 2), ("SIGINT", 1)])
+def test_a_signal_to_one_stops_both_and_the_same_command_goes_on(tmp_path, number, hosts):
+    """On as many hosts, or on one that has all devices."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     local_hosts("-c", TWO, str(whole), "0", number, **cache)
@@ -110,7 +113,7 @@ def test_a_signal_to_one_stops_both_and_the_same_command_goes_on(tmp_path, numbe
     assert 19 <= first["step"] < 60
     assert told.count("the same command goes on") == 1  # of several processes one tells
     assert checkpoint.steps(stopped / "checkpoints") == [first["step"]]
-    local_hosts("-c", TWO, str(stopped), "0", number, **cache)
+    local_hosts("-c", TWO, str(stopped), "0", number, hosts=hosts, **cache)
     assert tiny.digest(stopped, 120) == tiny.digest(whole, 120)
     assert tiny.rows(stopped) == tiny.rows(whole)
 
