@@ -30,10 +30,10 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics import templates
 from wm_jax.models.dynamics.kalman import LOST, PLACE, SPEED, place_measured, turn_measured
 from wm_jax.models.dynamics.laying import lay, lay_turning, view
-from wm_jax.models.dynamics.pixels import Owners, openness, owners, saturation
+from wm_jax.models.dynamics.pixels import openness, owners, saturation
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
-from wm_jax.nn.paste import shift, turned
+from wm_jax.nn.paste import read_turned, shift, turned, write
 
 #: Squared surprise from which a pixel is the start of a new slot.
 NEW = 8.0
@@ -41,6 +41,8 @@ NEW = 8.0
 SAME = 6.0
 #: A pixel has the colour of one that is gone if they are this near, squared.
 ALIKE = 2.0
+#: Squared surprise up to which a pixel looks as it did.
+STILL = 1.0
 #: A slot is found where it covers more than about this many pixels of a template of
 #: `templates.SIDE` on a side, four times as many where pixels are half as wide.
 FEW = 2.0
@@ -105,16 +107,15 @@ def give_birth(
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     fine = templates.fine(side)
-    past, known = scene.past[..., :-1], scene.past[..., -1]
+    past, moved = scene.past[..., :-1], _moved(scene, pixels)
     rare = jnp.square(pixels - ground).sum(-1)
-    moved = jnp.square(pixels - past).sum(-1) * known
     alone = rare * _stands_alone(rare > NEW, side, cells)
     news = jnp.maximum(jnp.maximum(moved, _left_behind(pixels, past, moved, cells, fine)), alone)
     new = jnp.zeros(scene.place.shape[:2], bool)
     for _ in range(2):
-        share, covered, _ = _owners(scene, pixels, ground, cells)
+        share, covered, _ = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
         surprise = jnp.minimum(rare, news) * (1 - share.sum(1))
-        unseen = (share * covered).sum(-1) < FEW * fine**2
+        unseen = (share * _may_own(scene, pixels, ground, cells) * covered).sum(-1) < FEW * fine**2
         best = jnp.argmax(surprise, -1)[:, None]
         colour, place = jnp.take_along_axis(pixels, best[..., None], 1), spots[best]
         real = jnp.take_along_axis(surprise, best, 1) > NEW
@@ -155,7 +156,8 @@ def correct(
     spin: the same of a spin (radians a step); 0: templates are upright, and stay so
     """
     scene, new = give_birth(scene, pixels, ground, cells, pull, spin)
-    whose = _owners(scene, pixels, ground, cells)
+    whose = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
+    whose = whose._replace(share=whose.share * _may_own(scene, pixels, ground, cells))
     mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
     side = round((scene.template.shape[-1] // 2) ** 0.5)
@@ -301,8 +303,32 @@ def _sums(maps: Float[Array, "b h w"], reach: int) -> Float[Array, "b h w"]:
     return maps
 
 
-def _owners(scene: Scene, pixels, ground, cells: tuple[int, int]) -> Owners:
-    return owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
+def _moved(scene: Scene, pixels: Float[Array, "b p c"]) -> Float[Array, "b p"]:
+    """How surprising a pixel is after its recent past, squared; 0 where it has none."""
+    past, known = scene.past[..., :-1], scene.past[..., -1]
+    return jnp.square(pixels - past).sum(-1) * known
+
+
+def _may_own(scene: Scene, pixels, ground, cells: tuple[int, int]) -> Float[Array, "b k p"]:
+    """A slot without a hue owns a pixel only if that changed, stands alone, or is where the slot
+    should be: a bar beside it may be of nearly its colour."""
+    side = round((scene.template.shape[-1] // 2) ** 0.5)
+    rare = jnp.square(pixels - ground).sum(-1) > NEW
+    free = (_moved(scene, pixels) > STILL) | _stands_alone(rare, side, cells)
+    hue = jnp.minimum(2 * saturation(scene.colour), 1.0)
+    return jnp.maximum(hue, jnp.maximum(free[:, None], _expected(scene, cells)))
+
+
+def _expected(scene: Scene, cells: tuple[int, int]) -> Float[Array, "b k p"]:
+    """Whether a slot's template covers a pixel, where it is thought to be, and turned as it is."""
+    coverage, known = templates.coverage_and_known(scene.template)
+    side = round(coverage.shape[-1] ** 0.5)
+    maps = (coverage * known).reshape(*coverage.shape[:2], 1, side, side)
+    middle = jnp.full_like(scene.place, 0.5)
+    maps = read_turned(maps, middle, -scene.turn, side, 1 / side)[:, :, 0]
+    anchor = scene.place - turned(scene.middle, scene.turn)
+    maps = write(maps, anchor, cells[0]).reshape(*maps.shape[:2], -1)
+    return jnp.clip(4 * maps - 1, 0.0, 1.0)
 
 
 def _where(choice: Bool[Array, "b k"], scene: Scene, values: dict[str, Any]) -> Scene:
