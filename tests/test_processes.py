@@ -66,7 +66,7 @@ import jax
 from data_pipelines.memory import MemoryLoader
 from tests import tiny
 
-assert jax.process_count() == 2 and jax.device_count() == 4
+assert jax.device_count() == 4
 served, serve, at = 0, MemoryLoader.__next__, int(sys.argv[2])
 def serve_and_signal(loader):
     global served

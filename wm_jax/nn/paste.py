@@ -78,14 +78,18 @@ def shift(
 
 
 def write(
-    square: Float[Array, "*lead s s"], place: Float[Array, "*lead 2"], size: int
-) -> Float[Array, "*lead size size"]:
-    """``square`` around ``place`` on an empty image, a pixel a sample: `read` transposed."""
-    lead, samples = square.shape[:-2], square.shape[-1]
+    square: Float[Array, "*lead s s"],
+    place: Float[Array, "*lead 2"],
+    size: int,
+    columns: int | None = None,
+) -> Float[Array, "*lead h w"]:
+    """``square`` around ``place`` on an empty image of ``size`` rows and as many ``columns``, or
+    another number, a row a sample: `read` transposed."""
+    lead, samples, columns = square.shape[:-2], square.shape[-1], columns or size
     down = _fold(taps(place[..., 1], samples, 1 / size, size))
-    across = _fold(taps(place[..., 0], samples, 1 / size, size))
+    across = _fold(taps(place[..., 0], samples, 1 / size, columns))
     image = (down @ _fold(square)) @ jnp.swapaxes(across, 1, 2)
-    return image.reshape(*lead, size, size)
+    return image.reshape(*lead, size, columns)
 
 
 def _fold(x: Array) -> Array:

@@ -327,7 +327,7 @@ def _expected(scene: Scene, cells: tuple[int, int]) -> Float[Array, "b k p"]:
     middle = jnp.full_like(scene.place, 0.5)
     maps = read_turned(maps, middle, -scene.turn, side, 1 / side)[:, :, 0]
     anchor = scene.place - turned(scene.middle, scene.turn)
-    maps = write(maps, anchor, cells[0]).reshape(*maps.shape[:2], -1)
+    maps = write(maps, anchor, *cells).reshape(*maps.shape[:2], -1)
     return jnp.clip(4 * maps - 1, 0.0, 1.0)
 
 
