@@ -3,7 +3,8 @@
 Item i of an endless sequence is a function of (seed, i): epoch e visits every episode once, in an
 order of its own, each at a random start. Batch n of B windows is items n B to n B + B - 1 of it,
 and each of several processes reads its own rows of every batch. So a run may go on with another
-number of processes, and goes on with the same batches.
+number of processes, and goes on with the same batches. (Where ``mesh.fsdp`` divides a batch, the
+rows of one are in another order on several processes: see `wm_jax.mesh.BATCH_AXES`.)
 """
 
 from __future__ import annotations

@@ -115,7 +115,9 @@ def give_birth(
     for _ in range(2):
         share, covered, _ = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
         surprise = jnp.minimum(rare, news) * (1 - share.sum(1))
-        unseen = (share * _may_own(scene, pixels, ground, cells) * covered).sum(-1) < FEW * fine**2
+        unseen = (share * _may_own(scene, pixels, ground, cells, spin) * covered).sum(
+            -1
+        ) < FEW * fine**2
         best = jnp.argmax(surprise, -1)[:, None]
         colour, place = jnp.take_along_axis(pixels, best[..., None], 1), spots[best]
         real = jnp.take_along_axis(surprise, best, 1) > NEW
@@ -157,7 +159,7 @@ def correct(
     """
     scene, new = give_birth(scene, pixels, ground, cells, pull, spin)
     whose = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
-    whose = whose._replace(share=whose.share * _may_own(scene, pixels, ground, cells))
+    whose = whose._replace(share=whose.share * _may_own(scene, pixels, ground, cells, spin))
     mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
     side = round((scene.template.shape[-1] // 2) ** 0.5)
@@ -309,24 +311,27 @@ def _moved(scene: Scene, pixels: Float[Array, "b p c"]) -> Float[Array, "b p"]:
     return jnp.square(pixels - past).sum(-1) * known
 
 
-def _may_own(scene: Scene, pixels, ground, cells: tuple[int, int]) -> Float[Array, "b k p"]:
+def _may_own(
+    scene: Scene, pixels, ground, cells: tuple[int, int], spin: float
+) -> Float[Array, "b k p"]:
     """A slot without a hue owns a pixel only if that changed, stands alone, or is where the slot
     should be: a bar beside it may be of nearly its colour."""
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     rare = jnp.square(pixels - ground).sum(-1) > NEW
     free = (_moved(scene, pixels) > STILL) | _stands_alone(rare, side, cells)
     hue = jnp.minimum(2 * saturation(scene.colour), 1.0)
-    return jnp.maximum(hue, jnp.maximum(free[:, None], _expected(scene, cells)))
+    return jnp.maximum(hue, jnp.maximum(free[:, None], _expected(scene, cells, spin)))
 
 
-def _expected(scene: Scene, cells: tuple[int, int]) -> Float[Array, "b k p"]:
+def _expected(scene: Scene, cells: tuple[int, int], spin: float) -> Float[Array, "b k p"]:
     """Whether a slot's template covers a pixel, where it is thought to be, and turned as it is."""
     coverage, known = templates.coverage_and_known(scene.template)
     side = round(coverage.shape[-1] ** 0.5)
-    maps = (coverage * known).reshape(*coverage.shape[:2], 1, side, side)
-    middle = jnp.full_like(scene.place, 0.5)
-    maps = read_turned(maps, middle, -scene.turn, side, 1 / side)[:, :, 0]
-    anchor = scene.place - turned(scene.middle, scene.turn)
+    maps = (coverage * known).reshape(*coverage.shape[:2], side, side)
+    if spin:
+        middle = jnp.full_like(scene.place, 0.5)
+        maps = read_turned(maps[:, :, None], middle, -scene.turn, side, 1 / side)[:, :, 0]
+    anchor = scene.place - _turn_by(scene.middle, scene.turn if spin else None)
     maps = write(maps, anchor, *cells).reshape(*maps.shape[:2], -1)
     return jnp.clip(4 * maps - 1, 0.0, 1.0)
 
