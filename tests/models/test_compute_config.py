@@ -63,6 +63,16 @@ def test_every_backbone_rounds_products_and_nothing_that_sums(name):
 
 
 @pytest.mark.parametrize("name", sorted(DYNAMICS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_chip_rounds_what_is_float32(name, dtype):
+    exact = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+    for equation in traced(model(name, dtype=dtype))[1]:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            wide = equation.invars[0].aval.dtype == jnp.float32
+            assert (equation.params["precision"] == exact) == wide
+
+
+@pytest.mark.parametrize("name", sorted(DYNAMICS))
 def test_remat_reaches_every_backbone(name):
     def marks(**changes):
         primitives = [e.primitive.name for e in traced(model(name, **changes))[1]]

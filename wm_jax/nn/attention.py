@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wm_jax.nn.compute import matmul
 from wm_jax.nn.dense import Dense
 from wm_jax.nn.grid import addresses
 
@@ -27,7 +28,7 @@ def attend(
     value: Float[Array, "*lead n d"],
     heads: int,
 ) -> Float[Array, "*lead m d"]:
-    """Multi-head attention; ``heads`` divides d. Weights are computed in float32."""
+    """Multi-head attention; ``heads`` divides d. The softmax is in float32."""
     lead, size = query.shape[:-2], query.shape[-1] // heads
 
     def split(x):  # to (batch · heads, tokens, size): XLA:CPU is fast with one batch axis only
@@ -35,8 +36,8 @@ def attend(
         return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], size)
 
     query, key, value = split(query), split(key), split(value)
-    logits = (query @ jnp.swapaxes(key, -1, -2)).astype(jnp.float32) * size**-0.5
-    out = jax.nn.softmax(logits, -1).astype(value.dtype) @ value
+    logits = matmul(query, jnp.swapaxes(key, -1, -2)) * size**-0.5
+    out = matmul(jax.nn.softmax(logits, -1), value)
     out = jnp.swapaxes(out.reshape(-1, heads, out.shape[-2], size), 1, 2)
     return out.reshape(*lead, out.shape[1], heads * size)
 

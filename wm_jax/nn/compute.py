@@ -1,9 +1,11 @@
 """How layers compute: the type of their matrix products, and what is kept for the gradient.
 
 `using` says so for all layers that are applied inside it. Weights are float32, and so is
-everything between two products: sums, softmax, normalisation, recurrent states, losses. Only what a
-layer with weights multiplies is rounded to ``dtype``, and its product is handed on in float32. In
-bfloat16 that is what the matrix units of a GPU or TPU are fastest at; on a CPU it is slower.
+everything between two products: sums, softmax, normalisation, recurrent states, losses, places.
+Only what a layer with weights multiplies, and what attention does, is rounded to ``dtype``, and its
+product is handed on in float32. In bfloat16 that is what the matrix units of a GPU or TPU are
+fastest at; on a CPU it is slower. Float32 means float32 on every chip: left to themselves GPUs and
+TPUs round operands to 10 or 7 bits, and a place of 0.5 is then 0.03 px of 64 off.
 
 What is kept (``remat``) trades memory for time over a window: 'none' keeps all that the gradient
 needs, 'dots' the products and computes anew what is cheap, 'full' nothing but what goes from one
@@ -45,7 +47,8 @@ def using(compute: Compute) -> Iterator[None]:
     """Layers applied (traced) inside compute so."""
     token = _USED.set(compute)
     try:
-        yield
+        with jax.default_matmul_precision("highest"):
+            yield
     finally:
         _USED.reset(token)
 
@@ -58,12 +61,18 @@ def rounded(product: Callable[..., jax.Array], left: jax.Array, right: jax.Array
     wide = jnp.result_type(left, right)
     # Handed on narrow and widened, not accumulated wide, so that the gradient's products are narrow
     # too; matrix units accumulate in float32 either way.
-    return product(left.astype(dtype), right.astype(dtype)).astype(wide)
+    with jax.default_matmul_precision("default"):
+        return product(left.astype(dtype), right.astype(dtype)).astype(wide)
 
 
 def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
-    """``left @ right`` of activations and weights."""
+    """``left @ right`` of activations and weights, or of attention."""
     return rounded(jnp.matmul, left, right)
+
+
+def einsum(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    """`jnp.einsum` of two arrays, likewise."""
+    return rounded(lambda a, b: jnp.einsum(subscripts, a, b), left, right)
 
 
 def dot_general(

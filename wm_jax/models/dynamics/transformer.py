@@ -44,6 +44,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.chunks import scan_chunks, since_start
+from wm_jax.nn.compute import einsum
 from wm_jax.nn.dense import Dense
 
 
@@ -140,9 +141,9 @@ def attend(
     seen: Bool[Array, "b t s"],
 ) -> Float[Array, "b t n h p"]:
     """Softmax attention over ``seen`` keys, of which every query must have one."""
-    scores = jnp.einsum("btnhp,bsnhp->bnhts", q, keys) / math.sqrt(q.shape[-1])
+    scores = einsum("btnhp,bsnhp->bnhts", q, keys) / math.sqrt(q.shape[-1])
     scores = jnp.where(seen[:, None, None], scores, -jnp.inf)
-    return jnp.einsum("bnhts,bsnhp->btnhp", jax.nn.softmax(scores, -1), values)
+    return einsum("bnhts,bsnhp->btnhp", jax.nn.softmax(scores, -1), values)
 
 
 def cycle(window: int) -> int:
