@@ -50,7 +50,7 @@ def test_help_imports_nothing_but_the_standard_library():
 import sys
 from wm_jax.__main__ import main
 main(["--help"])
-ours = {"wm_jax", "wm_jax.__main__", "wm_jax.errors"}
+ours = {"wm_jax", "wm_jax.__main__", "wm_jax.allocator", "wm_jax.errors"}
 heavy = {n.split(".")[0] for n in sys.modules} & {"jax", "numpy", "flax", "ml_collections"}
 assert not heavy, heavy
 assert {n for n in sys.modules if n.startswith("wm_jax")} == ours

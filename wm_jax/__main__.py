@@ -10,7 +10,7 @@ import difflib
 import importlib
 import sys
 
-from wm_jax import __version__
+from wm_jax import __version__, allocator
 from wm_jax.errors import UserError
 
 #: verb -> (module with ``main(argv)``, what it does)
@@ -55,13 +55,15 @@ def run(verb: str, argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb. 0 is success; 2 bad input, told in one sentence; 130 stopped by Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
+    from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), end="")
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"wm-jax {__version__}")
         return 0
+    if from_shell:
+        allocator.restart(argv[0])
     try:
         return run(argv[0], argv[1:])
     except UserError as error:

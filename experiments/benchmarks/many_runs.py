@@ -1,6 +1,7 @@
-"""Many runs of one config in one program: what it learns at several rates and seeds, as pictures.
+"""Many runs of one config in one program: what it learns at several rates and seeds.
 
-    python experiments/benchmarks/many_runs.py --config experiments/configs/twins.py:quickstart_rssm \\
+    config=experiments/configs/twins.py:quickstart_rssm
+    python experiments/benchmarks/many_runs.py --config $config \\
         --data data/quickstart --rates 3e-4,1e-3,3e-3 --seeds 0,1,2 --minutes 5 --out runs/many
 
 For a GPU that one small model leaves idle: runs are a leading axis of weights, moments and batches,

@@ -100,24 +100,25 @@ class Scene(NamedTuple):
 
 def give_birth(
     scene: Scene, pixels, ground, cells, pull: float = 0.0, spin: float = 0.0
-) -> tuple[Scene, Bool[Array, "b k 1"]]:
+) -> tuple[Scene, Bool[Array, "b k 1"], Float[Array, "b k p"]]:
     """At most two slots a frame start at the most surprising pixels, which changed, lie near one
     that lost their colour, or are part of something small: one that is missing and has this colour,
-    or else an empty one. Also says which are new."""
+    or else an empty one. Also says which are new, and what each slot may own (`_may_own`)."""
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     fine = templates.fine(side)
     past, moved = scene.past[..., :-1], _moved(scene, pixels)
     rare = jnp.square(pixels - ground).sum(-1)
-    alone = rare * _stands_alone(rare > NEW, side, cells)
-    news = jnp.maximum(jnp.maximum(moved, _left_behind(pixels, past, moved, cells, fine)), alone)
+    alone = _stands_alone(rare > NEW, side, cells)
+    left = _left_behind(pixels, past, moved, cells, fine)
+    news = jnp.maximum(jnp.maximum(moved, left), rare * alone)
     new = jnp.zeros(scene.place.shape[:2], bool)
+    free, expected = (moved > STILL) | alone, _expected(scene, cells, spin)
     for _ in range(2):
         share, covered, _ = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
         surprise = jnp.minimum(rare, news) * (1 - share.sum(1))
-        unseen = (share * _may_own(scene, pixels, ground, cells, spin) * covered).sum(
-            -1
-        ) < FEW * fine**2
+        seen = (share * _may_own(scene.colour, free, expected) * covered).sum(-1)
+        unseen = seen < FEW * fine**2
         best = jnp.argmax(surprise, -1)[:, None]
         colour, place = jnp.take_along_axis(pixels, best[..., None], 1), spots[best]
         real = jnp.take_along_axis(surprise, best, 1) > NEW
@@ -133,6 +134,7 @@ def give_birth(
         variances = (PLACE**2, 0.0, SPEED**2, 0.0, 0.0, pull**2)
         begun["spread"] = jnp.repeat(jnp.array(variances), 2)
         scene = _where(born | back, scene, begun)
+        expected = jnp.where((born | back)[..., None], 0.0, expected)
         if spin:  # a template starts as it is seen; how one that is back has turned is not known
             scene = _where(born, scene, {"turn": 0.0})
             scene = _where(born | back, scene, {"rate": 0.0})
@@ -140,7 +142,7 @@ def give_birth(
             sway = jnp.concatenate([lost, 0 * lost, 0 * lost + spin**2], -1)
             scene = scene._replace(sway=jnp.where((born | back)[..., None], sway, scene.sway))
         new = new | born
-    return scene, new[..., None]
+    return scene, new[..., None], _may_own(scene.colour, free, expected)
 
 
 def correct(
@@ -157,9 +159,9 @@ def correct(
     pull: standard deviation of a steady acceleration (64ths a step²) before anything was seen
     spin: the same of a spin (radians a step); 0: templates are upright, and stay so
     """
-    scene, new = give_birth(scene, pixels, ground, cells, pull, spin)
+    scene, new, may_own = give_birth(scene, pixels, ground, cells, pull, spin)
     whose = owners(scene.place, scene.colour, scene.present, pixels, ground, cells)
-    whose = whose._replace(share=whose.share * _may_own(scene, pixels, ground, cells, spin))
+    whose = whose._replace(share=whose.share * may_own)
     mask = whose.share * whose.covered
     found = mask.sum(-1, keepdims=True)
     side = round((scene.template.shape[-1] // 2) ** 0.5)
@@ -312,15 +314,12 @@ def _moved(scene: Scene, pixels: Float[Array, "b p c"]) -> Float[Array, "b p"]:
 
 
 def _may_own(
-    scene: Scene, pixels, ground, cells: tuple[int, int], spin: float
+    colour: Float[Array, "b k c"], free: Bool[Array, "b p"], expected: Float[Array, "b k p"]
 ) -> Float[Array, "b k p"]:
-    """A slot without a hue owns a pixel only if that changed, stands alone, or is where the slot
-    should be: a bar beside it may be of nearly its colour."""
-    side = round((scene.template.shape[-1] // 2) ** 0.5)
-    rare = jnp.square(pixels - ground).sum(-1) > NEW
-    free = (_moved(scene, pixels) > STILL) | _stands_alone(rare, side, cells)
-    hue = jnp.minimum(2 * saturation(scene.colour), 1.0)
-    return jnp.maximum(hue, jnp.maximum(free[:, None], _expected(scene, cells, spin)))
+    """A slot without a hue owns a pixel only if that is ``free`` (it changed, or stands alone) or
+    is where the slot should be: a bar beside it may be of nearly its colour."""
+    hue = jnp.minimum(2 * saturation(colour), 1.0)
+    return jnp.maximum(hue, jnp.maximum(free[:, None], expected))
 
 
 def _expected(scene: Scene, cells: tuple[int, int], spin: float) -> Float[Array, "b k p"]:
