@@ -27,6 +27,7 @@ LAYERS = [
     ["wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.writers"],
     ["wm_jax.recover", "wm_jax.warm_start"],
+    ["wm_jax.train_log"],
     ["wm_jax.naming", "wm_jax.telling"],
     ["wm_jax.sentences"],
     ["wm_jax.export_loader", "wm_jax.programs", "wm_jax.search"],

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from data_pipelines import window
+from data_pipelines.input import open_split
 from wm_jax import mesh as meshes
 from wm_jax import shapes
 from wm_jax.errors import UserError
@@ -60,6 +61,24 @@ class Clips:
         if not np.isfinite(psnr).all():
             return {}
         return {"clip/psnr_db": float(psnr.mean()), "clip/psnr_step1_db": float(psnr[:, 0].mean())}
+
+
+def open_clips(
+    config: Any, model: Any, mesh: Mesh, source: Sequence[Mapping[str, Any]] | None
+) -> Clips | None:
+    """The clips that a config asks for, of ``source`` or else of the split that it names; None
+    where it asks for none."""
+    if not config.train.clip_every:
+        return None
+    return Clips(
+        model,
+        open_split(config.data, config.eval.split) if source is None else source,
+        tuple(config.data.conditions),
+        mesh,
+        count=config.train.clip_episodes,
+        context=config.eval.context,
+        horizon=config.eval.horizon,
+    )
 
 
 def predict(

@@ -10,7 +10,7 @@ import errno
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import window
-from data_pipelines.input import open_loader, open_split
+from data_pipelines.input import open_loader
 from wm_jax import (
     budget,
     checkpoint,
@@ -33,11 +33,12 @@ from wm_jax import (
 )
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
-from wm_jax.clips import Clips
+from wm_jax.clips import Clips, open_clips
 from wm_jax.errors import UserError
 from wm_jax.progress import Progress
 from wm_jax.shapes import HEAD_FIELDS
 from wm_jax.stop import StopRequest
+from wm_jax.train_log import TrainLog
 from wm_jax.watchdog import STATUS, Watchdog
 from wm_jax.writers import Writer, read_rows
 
@@ -115,11 +116,13 @@ class Run:
         self._writer = Writer(workdir if self._first else None, self._saved or 0)
         self._tell_damage()
         self._recoveries = recover.Recoveries(workdir, self._saved or 0, writes=self._first)
-        self._spikes = recover.Spikes(config.train.spike_factor)
+        frames = config.train.batch_size * config.data.window
+        self._log = TrainLog(
+            config.train, frames, self._writer, self._begin, lambda: len(self._loader.corrupt)
+        )
         self._scores: dict[str, float] = {}  # of the clip drawn after the last update
         self._clips: Clips | None = None
         self._corrupt_told: set[int] = set()
-        self._mark = (0, 0.0)  # update and time from which the speed is reckoned
 
     def close(self) -> None:
         try:
@@ -129,8 +132,9 @@ class Run:
             self._writer.close()
 
     def train(self) -> dict[str, Any]:
-        """The loop. Metrics are fetched one update late, so that the device never waits for us."""
-        train, step = self._config.train, self._saved or 0
+        """The loop."""
+        config, step = self._config, self._saved or 0
+        train = config.train
         if train.steps and step >= train.steps:
             _tell(f"{self._workdir} has its {train.steps} updates already.")
             return self._result(step)
@@ -142,7 +146,7 @@ class Run:
             self._check_size(next(self._loader))  # before anything is compiled or measured
             self._loader.seek(position)
             updates = self._compile(state)
-            self._clips = self._open_clips()
+            self._clips = open_clips(config, self._model, self._mesh, self._validation)
             self._fix_steps(updates, state)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
             stream = sys.stderr if self._first else io.StringIO()
@@ -176,24 +180,23 @@ class Run:
         """Updates to the end or a wish to stop. Raises `recover.Trouble` for one gone wrong."""
         train = self._config.train
         rate = optim.learning_rate(self._config.optim, train.steps)
-        late, self._mark = None, (step, time.monotonic())
+        self._log.begin(step, rate, bar)
         while step < train.steps and not stop.due(step):
             batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
             update = updates[curriculum.stage_at(self._stages, step, train.steps)]
             state, metrics = update(state, batch, np.float32(rate(step)))
             step += 1
-            self._log(late, rate, bar)
-            late, self._scores = (step, metrics), {}
+            self._log.add(step, metrics)
+            self._scores = {}
             save, draw = step % train.checkpoint_every == 0, self._clip_due(step)
             if save or draw:
-                self._log(late, rate, bar)  # now: no NaN reaches a checkpoint
-                late = None
+                self._log.flush()  # now: no NaN reaches a checkpoint
             if draw:
                 self._draw_clip(state, step)
             if save:
                 self._save(state, step)
             watchdog.beat()
-        self._log(late, rate, bar)
+        self._log.flush()
         return state, step
 
     def _go_back(
@@ -220,6 +223,7 @@ class Run:
         state = self._restore()
         self._writer.close()
         self._writer = Writer(self._workdir if self._first else None, to)  # drops rows after it
+        self._log.writer = self._writer
         self._writer.event("went_back", to, after=step, metric=name, tries=tries)
         bar.note(f"{trouble}: back to update {to}, and on with the data after it (try {tries}).")
         return state, to
@@ -237,7 +241,7 @@ class Run:
 
         def tell() -> None:
             _tell(f"no update for {seconds:g} s: stacks are in {stacks}; leaving with {STATUS}.")
-            self._writer.event("hung", self._mark[0], seconds=seconds, stacks=str(stacks))
+            self._writer.event("hung", self._log.step, seconds=seconds, stacks=str(stacks))
 
         return Watchdog(seconds, stacks, tell)
 
@@ -268,12 +272,12 @@ class Run:
         )
         skipped = self._recoveries.position(self._saved or 0)
         if self._saved is None:
-            self._spikes.seek([])
+            self._log.spikes.seek([])
             if skipped is not None:
                 self._loader.seek(skipped)
             return self._warm(state)
         restored = self._checkpoints.restore(self._saved, state)
-        self._spikes.seek(restored.position.get("recent_losses", ()))
+        self._log.spikes.seek(restored.position.get("recent_losses", ()))
         self._loader.seek(skipped or restored.position)
         if skipped is None:
             return restored.state
@@ -376,45 +380,6 @@ class Run:
                 f"data set with --resolution {size}, or change the config."
             )
 
-    def _log(self, late: tuple[int, Any] | None, rate: Callable[[int], float], bar: Progress):
-        """Fetches an update's metrics, checks them, shows them, and writes every so many."""
-        if late is None:
-            return
-        step, metrics = late[0], jax.device_get(late[1])
-        bad = train_step.first_not_finite(metrics)
-        if bad is not None:
-            raise recover.Trouble("not_finite", step, bad, metrics[bad])
-        if self._spikes.found(float(metrics["train/loss/total"])):
-            raise recover.Trouble("spike", step, "train/loss/total", metrics["train/loss/total"])
-        now, train = time.monotonic(), self._config.train
-        updates = (step - self._mark[0]) / max(now - self._mark[1], 1e-9)
-        speed = updates * train.batch_size * self._config.data.window
-        bar.update(step, loss=float(metrics["train/loss/total"]), rate=f"{speed:.0f} frames/s")
-        if step % train.log_every == 0 or step in (1, train.steps):
-            metrics["train/learning_rate"] = rate(step - 1)
-            metrics["data/corrupt_records"] = len(self._loader.corrupt)
-            metrics["time/frames_per_second"] = speed
-            metrics["time/seconds"] = now - self._begin
-            self._writer.row(step, metrics)
-            self._mark = (step, now)
-
-    def _open_clips(self) -> Clips | None:
-        train, judge = self._config.train, self._config.eval
-        if not train.clip_every:
-            return None
-        source = self._validation
-        if source is None:
-            source = open_split(self._config.data, judge.split)
-        return Clips(
-            self._model,
-            source,
-            tuple(self._config.data.conditions),
-            self._mesh,
-            count=train.clip_episodes,
-            context=judge.context,
-            horizon=judge.horizon,
-        )
-
     def _clip_due(self, step: int) -> bool:
         train = self._config.train
         return self._clips is not None and (step % train.clip_every == 0 or step == train.steps)
@@ -429,10 +394,10 @@ class Run:
         values = self._clips.draw(weights, self._clip_path(step))
         self._writer.row(step, values)
         self._scores = values
-        self._mark = (self._mark[0], self._mark[1] + time.monotonic() - begin)
+        self._log.pause(time.monotonic() - begin)
 
     def _save(self, state: train_step.TrainState, step: int) -> None:
-        position = self._loader.position() | self._spikes.position()
+        position = self._loader.position() | self._log.spikes.position()
         path = self._checkpoints.save(state, position, self._config, self._scores)
         self._saved = step
         self._writer.event("checkpoint", step, path=str(path))
