@@ -24,30 +24,26 @@ def open_loader(
     *,
     batch_size: int,
     seed: int,
-    process: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
     source: Sequence[Mapping[str, Any]] | None = None,
     targets: Sequence[str] = (),
     consecutive: bool = False,
 ) -> MemoryLoader | GrainLoader:
     """The training batches that ``config`` (the ``data`` section) describes.
 
-    ``batch_size`` counts all processes. ``source`` replaces the data set on disk by episodes at
-    hand. ``targets`` are fields that heads need beside ``config.conditions``; ``consecutive``
-    windows go on from batch to batch, and need the loader 'memory'. Raises `UserError` where the
-    data set is missing or empty.
+    ``batch_size`` counts all processes; ``rows`` are those that this one reads (None: all; see
+    `wm_jax.mesh.rows_of_process`). ``source`` replaces the data set on disk by episodes at hand.
+    ``targets`` are fields that heads need beside ``config.conditions``; ``consecutive`` windows go
+    on from batch to batch, and need the loader 'memory'. Raises `UserError` where the data set is
+    missing or empty.
     """
     names = tuple(dict.fromkeys((*config.conditions, *targets)))
-    index, count = process
-    if batch_size % count:
-        raise UserError(
-            f"config.train.batch_size={batch_size} does not divide over {count} processes."
-        )
     settings = {
         "length": config.window,
-        "batch_size": batch_size // count,
+        "batch_size": batch_size,
         "seed": seed,
         "conditions": names,
-        "process": process,
+        "rows": rows,
         "corrupt_budget": config.corrupt_budget,
     }
     source = open_split(config, "train", names) if source is None else source
@@ -91,8 +87,8 @@ class Windows:
         return ENDLESS
 
     def __getitem__(self, item: int) -> tuple[window.Arrays, dict[int, str]]:
-        batch, row = divmod(item, self._rows.size)
-        index, rng = self._order.at(self._rows.of_batch(batch)[row])
+        batch, place = divmod(item, len(self._rows.own))
+        index, rng = self._order.at(self._rows.of_batch(batch)[place])
         episode, problems = self.episode(index)
         start = window.draw_start(rng, episode, self._length)
         return window.cut(episode, start, self._length), problems
@@ -123,7 +119,7 @@ class GrainLoader:
         batch_size: int,
         seed: int,
         conditions: Sequence[str] = (),
-        process: tuple[int, int] = (0, 1),
+        rows: Sequence[int] | None = None,
         corrupt_budget: int = 0,
         workers: int = 0,
     ):
@@ -136,14 +132,14 @@ class GrainLoader:
         window.fields(conditions)
         if not len(source):
             raise UserError("there are 0 episodes; build a data set that has some.")
-        self._corrupt, rows = corrupt.Corrupt(corrupt_budget), Rows(batch_size, *process)
-        windows = Windows(source, conditions, corrupt_budget, length, seed, rows)
+        self._corrupt, own = corrupt.Corrupt(corrupt_budget), Rows(batch_size, rows)
+        windows = Windows(source, conditions, corrupt_budget, length, seed, own)
 
         def collate(items):
             problems = {i: text for _, found in items for i, text in found.items()}
             return window.collate([arrays for arrays, _ in items]), problems
 
-        batches = grain.MapDataset.source(windows).batch(batch_size, batch_fn=collate)
+        batches = grain.MapDataset.source(windows).batch(len(own.own), batch_fn=collate)
         # Two threads, a few batches ahead: Grain's default of 500 records would fill the memory.
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         stream = batches.to_iter_dataset(options)
@@ -157,7 +153,7 @@ class GrainLoader:
             "episodes": len(source),
             "content": content_digest(windows.episode(0)[0]),
             "window": length,
-            "batch_size": rows.total,
+            "batch_size": batch_size,
             "seed": seed,
             "workers": workers,
         }

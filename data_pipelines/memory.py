@@ -20,8 +20,9 @@ class MemoryLoader:
     """Endless batches of windows. ``next`` gives a dict of arrays (see `window`).
 
     ``source`` is a sequence of episodes (dicts of arrays), of which every process holds all;
-    ``batch_size`` is this process's share. With ``consecutive``, row i of a batch goes on where row
-    i of the batch before ended (see `Consecutive`); else every window is drawn at random.
+    ``batch_size`` counts all of them, ``rows`` are those that this one reads (None: all). With
+    ``consecutive``, row i of a batch goes on where row i of the batch before ended (see
+    `Consecutive`); else every window is drawn at random.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class MemoryLoader:
         batch_size: int,
         seed: int,
         conditions: Sequence[str] = (),
-        process: tuple[int, int] = (0, 1),
+        rows: Sequence[int] | None = None,
         corrupt_budget: int = 0,
         consecutive: bool = False,
     ):
@@ -50,7 +51,7 @@ class MemoryLoader:
                 f"there are {len(source)} episodes, and none can be read; build the data set anew."
             )
         self._length = length
-        self._rows = Rows(batch_size, *process)
+        self._rows = Rows(batch_size, rows)
         self._order = Shuffled(len(self.episodes), seed)
         self._streams: Consecutive | None = None
         if consecutive:
@@ -62,7 +63,7 @@ class MemoryLoader:
             "episodes": len(source),
             "content": content_digest(self.episodes[0]),
             "window": length,
-            "batch_size": self._rows.total,
+            "batch_size": batch_size,
             "seed": seed,
             "workers": 0,
         }

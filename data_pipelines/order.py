@@ -2,14 +2,17 @@
 
 Item i of an endless sequence is a function of (seed, i): epoch e visits every episode once, in an
 order of its own, each at a random start. Batch n of B windows is items n B to n B + B - 1 of it,
-and each of several processes reads its own rows of every batch. So a run may go on with another
-number of processes, and goes on with the same batches. (Where ``mesh.fsdp`` divides a batch, the
-rows of one are in another order on several processes: see `wm_jax.mesh.BATCH_AXES`.)
+and each of several processes reads those rows of every batch that its devices hold. So a run may
+go on with another number of processes, and goes on with the same batches, row by row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from wm_jax.errors import UserError
 
 
 class Shuffled:
@@ -31,12 +34,17 @@ class Shuffled:
 
 
 class Rows:
-    """The rows of a batch that are those of process ``index`` of ``count``, ``size`` each."""
+    """The rows of a batch of ``total`` that are read here, in increasing order; None: all of them.
+    Raises `UserError` for none, and for any that it has not."""
 
-    def __init__(self, size: int, index: int = 0, count: int = 1):
-        self.size, self.total = size, size * count
-        self.own = range(index * size, (index + 1) * size)
+    def __init__(self, total: int, own: Sequence[int] | None = None):
+        self.total, self.own = total, tuple(range(total) if own is None else own)
+        if not self.own or list(self.own) != sorted(set(self.own) & set(range(total))):
+            raise UserError(
+                f"a process cannot read the rows {list(self.own)} of a batch of {total}; name at "
+                f"least one of 0 to {total - 1}, each once, in increasing order."
+            )
 
-    def of_batch(self, number: int) -> range:
-        """Its items in the endless sequence."""
-        return range(number * self.total + self.own[0], number * self.total + self.own[-1] + 1)
+    def of_batch(self, number: int) -> list[int]:
+        """Their items in the endless sequence."""
+        return [number * self.total + row for row in self.own]

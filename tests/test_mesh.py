@@ -173,11 +173,49 @@ def test_what_is_left_goes_to_the_axis_that_asks():
     assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
 
 
-def test_devices_that_read_different_windows_share_no_work():
-    """Of two processes with two devices each."""
-    devices = [SimpleNamespace(process_index=i // 2) for i in range(4)]
-    with pytest.raises(UserError, match="tensor=4 would join devices of several processes"):
-        meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=4), devices)
+class Device:
+    """Of another process: a name in a mesh, on which nothing runs."""
+
+    def __init__(self, number, process):
+        self.id, self.process_index = number, process
+
+
+def rows_of(processes, batch_size, **sizes):
+    """The rows of each process, of which ``processes`` says how many devices it has."""
+    owners = [process for process, count in enumerate(processes) for _ in range(count)]
+    devices = [Device(i, process) for i, process in enumerate(owners)]
+    section = SimpleNamespace(**({"data": -1, "fsdp": 1, "tensor": 1} | sizes))
+    mesh = meshes.make_mesh(section, devices)
+    return [meshes.rows_of_process(mesh, batch_size, p) for p in range(len(processes))]
+
+
+@pytest.mark.parametrize(
+    "processes, sizes, want",
+    [
+        ((4,), {"fsdp": 2}, [range(8)]),
+        ((2, 2), {}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((2, 2), {"fsdp": 2}, [(0, 1, 4, 5), (2, 3, 6, 7)]),
+        ((2, 2), {"fsdp": 4}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((4, 4), {"fsdp": 2}, [(0, 1, 4, 5), (2, 3, 6, 7)]),
+        ((2, 2), {"tensor": 2}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((2, 2), {"tensor": 4}, [range(8), range(8)]),  # they share the work on all of them
+        ((1, 1, 1, 1), {"tensor": 2}, [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),
+        ((6, 6), {"tensor": 3}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((4, 4, 4), {"tensor": 3}, [(0, 1, 2, 3), (2, 3, 4, 5), (4, 5, 6, 7)]),
+    ],
+)
+def test_a_process_reads_the_rows_that_its_devices_hold(processes, sizes, want):
+    assert rows_of(processes, 8, **sizes) == [tuple(rows) for rows in want]
+
+
+def test_a_process_without_rows_is_one_sentence():
+    with pytest.raises(UserError, match="process 1 has no device in the mesh .*; use the devices"):
+        rows_of((4, 0), 8)
+
+
+def test_processes_with_more_devices_than_others_are_refused():
+    with pytest.raises(UserError, match="process 0 has 3, process 1 has 1; start each with"):
+        rows_of((3, 1), 8)
 
 
 def test_a_batch_carries_every_modality_present_or_not():

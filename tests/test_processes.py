@@ -114,19 +114,12 @@ def test_a_signal_to_one_stops_both_and_the_same_command_goes_on(tmp_path, numbe
     assert told.count("the same command goes on") == 1  # of several processes one tells
     assert checkpoint.steps(stopped / "checkpoints") == [first["step"]]
     local_hosts("-c", TWO, str(stopped), "0", number, hosts=hosts, **cache)
-    if hosts == 2:
-        assert tiny.digest(stopped, 120) == tiny.digest(whole, 120)
-        assert tiny.rows(stopped) == tiny.rows(whole)
-        return
-    # The same windows in every batch: others differ by a hundredth and more. But with fsdp two
-    # processes hold rows 0, 2 and 1, 3 of it (`mesh.BATCH_AXES`) and one 0, 1, 2, 3, so windows
-    # meet another row's noise: up to two in ten thousand.
-    for one, other in zip(tiny.rows(stopped), tiny.rows(whole), strict=True):
-        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+    assert tiny.digest(stopped, 120) == tiny.digest(whole, 120)
+    assert tiny.rows(stopped) == tiny.rows(whole)
 
 
-#: Two devices of each process share the work on its windows; four of both would share windows.
-SHARED = """
+#: Every process reads its rows of one batch; prints what mesh it did so on.
+DEALT = """
 import json
 from types import SimpleNamespace
 from wm_jax import processes
@@ -134,25 +127,63 @@ processes.join()
 import jax, numpy as np
 from tests import tiny
 from wm_jax import mesh as meshes
-from wm_jax.errors import UserError
 
-own = tiny.arrays(batch=2, seed=jax.process_index())
-mesh = meshes.make_mesh(SimpleNamespace(data=-1, fsdp=1, tensor=2))
-frames = meshes.shard_batch(own, mesh).frames
-assert frames.shape[0] == 4 and len(frames.addressable_shards) == 2
-assert all((np.asarray(shard.data) == own["frames"]).all() for shard in frames.addressable_shards)
-try:
-    meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=4))
-except UserError as refused:
-    print(json.dumps(str(refused)), flush=True)
+whole, seen = tiny.arrays(batch=8), {}
+for sizes in ((4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)):
+    mesh = meshes.make_mesh(SimpleNamespace(**dict(zip(meshes.AXES, sizes))))
+    rows = meshes.rows_of_process(mesh, 8)
+    own = {name: array[list(rows)] for name, array in whole.items()}
+    batch = meshes.shard_batch(own, mesh)
+    assert batch.frames.sharding == meshes.batch_sharding(mesh) and batch.frames.shape[0] == 8
+    for name, got in (("frames", batch.frames), ("is_first", batch.is_first)):
+        assert len(got.addressable_shards) == 2
+        for shard in got.addressable_shards:
+            assert (np.asarray(shard.data) == whole[name][shard.index]).all()
+    seen["x".join(map(str, sizes))] = rows
+print(json.dumps(seen), flush=True)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_devices_that_share_work_have_the_windows_of_their_own_process():
-    told, _ = local_hosts("-c", SHARED)
-    assert len(told) == 2 and "would join devices of several processes" in told[0]
+def test_what_a_process_read_is_what_its_devices_hold():
+    (first, second), _ = local_hosts("-c", DEALT)
+    for mesh, rows in first.items():
+        assert sorted({*rows, *second[mesh]}) == list(range(8)), mesh
+    assert first["2x2x1"] == [0, 1, 4, 5] and second["2x2x1"] == [2, 3, 6, 7]
+    assert first["1x1x4"] == second["1x1x4"]  # they share the work on all of them
+
+
+#: Trains a few updates on four devices, in several ways.
+FEW = """
+import json, sys
+from pathlib import Path
+from wm_jax import processes
+processes.join()
+from tests import tiny
+from tests.test_carried import ON, Carries
+
+few = {"train__steps": 12, "train__log_every": 1}
+ways = {
+    "grain": few | {"mesh__fsdp": 2, "data__loader": "grain", "data__workers": 0},
+    "carried": ON | {"mesh__fsdp": 2},
+    "tensor": few | {"mesh__data": 1, "mesh__tensor": 4},
+}
+for name, settings in ways.items():
+    tiny.train(Path(sys.argv[1]) / name, Carries() if name == "carried" else None, **settings)
+print(json.dumps(list(ways)), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_losses_on_two_processes_are_those_on_one(tmp_path):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    one, two = tmp_path / "one", tmp_path / "two"
+    (ways,), _ = local_hosts("-c", FEW, str(one), hosts=1, **cache)
+    local_hosts("-c", FEW, str(two), **cache)
+    for way in ways:
+        assert tiny.rows(two / way) == tiny.rows(one / way), way
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ is done with them, and its devices see the same windows. A parameter names its a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -56,13 +58,14 @@ def make_mesh(config: Any, devices: list[jax.Device] | None = None) -> Mesh:
             f"config.{told} does not make {len(devices)}, the number of devices; let one of them "
             "be -1 and the others divide it."
         )
+    owners = Counter(device.process_index for device in devices)
+    if len(set(owners.values())) > 1:  # else it is the first checkpoint that fails, in JAX
+        told = ", ".join(f"process {index} has {count}" for index, count in sorted(owners.items()))
+        raise UserError(
+            f"the processes of a run need as many devices each, and {told}; start each with the "
+            "same number."
+        )
     grid = np.array(devices).reshape(sizes)
-    for group in grid.reshape(-1, sizes[-1]):
-        if len({device.process_index for device in group}) > 1:
-            raise UserError(
-                f"config.mesh.tensor={sizes[-1]} would join devices of several processes, which "
-                "read different windows; choose one that divides the devices of a process."
-            )
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -78,6 +81,27 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     some CPU meshes, silently. tests/test_gradients.py compares every mesh with one device.
     """
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+@lru_cache(64)
+def rows_of_process(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
+    """The rows of a batch that the devices of a process (None: this one) hold, in increasing order.
+
+    With ``fsdp`` they need not be neighbours, and processes that ``tensor`` joins hold the same.
+    Raises `UserError` where there are none.
+    """
+    process = jax.process_index() if process is None else process
+    held: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
+    rows: set[int] = set()
+    for device, (part,) in held.items():
+        if device.process_index == process:
+            rows.update(range(batch_size)[part])
+    if not rows:
+        raise UserError(
+            f"process {process} has no device in the mesh {dict(mesh.shape)}, and so no row of a "
+            "batch; use the devices of all processes, or start fewer."
+        )
+    return tuple(sorted(rows))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -163,7 +187,19 @@ def to_batch(
 
 
 def shard_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> shapes.Batch:
-    """This process's share of a batch (see `to_batch`), put where `batch_sharding` says."""
-    check_batch_size(len(arrays["mask"]) * jax.process_count(), mesh)
+    """The rows of a batch that `rows_of_process` names (see `to_batch`), put where `batch_sharding`
+    says."""
+    parts, own = windows_at_once(mesh), len(arrays["mask"])
+    size = own * parts // len(rows_of_process(mesh, parts))
+    check_batch_size(size, mesh)
+    places = {row: i for i, row in enumerate(rows_of_process(mesh, size))}
     sharding = batch_sharding(mesh)
-    return to_batch(arrays, lambda x: jax.make_array_from_process_local_data(sharding, x))
+
+    def put(x: np.ndarray) -> jax.Array:
+        def rows(index: Any) -> np.ndarray:
+            first = places[range(size)[index[0]][0]]
+            return x[first : first + size // parts]
+
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, rows)
+
+    return to_batch(arrays, put)

@@ -98,11 +98,12 @@ class Run:
         self._optimizer = optim.make_optimizer(config.optim)
         self._targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
         self._mesh = self._make_mesh()
+        self._rows = meshes.rows_of_process(self._mesh, config.train.batch_size)
         self._loader = open_loader(
             config.data,
             batch_size=config.train.batch_size,
             seed=config.seed,
-            process=(jax.process_index(), jax.process_count()),
+            rows=self._rows,
             source=source,
             targets=self._targets,
             consecutive=config.train.carry_state,
@@ -296,8 +297,7 @@ class Run:
 
     def _compile(self, state: train_step.TrainState) -> dict[int, Any]:
         """The update as a compiled program for each window of the curriculum; tells its cost."""
-        batch_size = self._config.train.batch_size // jax.process_count()
-        blank = self._blank(batch_size, self._config.data.window)
+        blank = self._blank(len(self._rows), self._config.data.window)
         batch = meshes.shard_batch(blank, self._mesh)
         updates, seconds = {}, 0.0
         for _, frames in self._stages:

@@ -134,17 +134,37 @@ def test_a_changed_worker_count_is_refused():
 
 
 @both
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_read_the_batches_of_one_and_go_on_in_any_number(kind, count):
+@pytest.mark.parametrize(
+    "dealt",
+    [
+        [[0, 1], [2, 3]],
+        [[0, 2], [1, 3]],
+        [[0, 1, 3], [2]],
+        [[0], [1], [2], [3]],
+        [[0, 1, 2, 3], [0, 1, 2, 3]],
+    ],
+)
+def test_processes_read_the_batches_of_one_and_go_on_in_any_number(kind, dealt):
+    """Row by row, whichever rows are theirs."""
     one = make(kind)
     want = [names(next(one)) for _ in range(8)]  # two epochs of ten do not end with a batch
 
     def parts():
-        size = BATCH // count
-        return [make(kind, batch_size=size, process=(p, count)) for p in range(count)]
+        return [make(kind, rows=rows) for rows in dealt]
+
+    def read(parts, number):
+        """That many batches, put together."""
+        batches = []
+        for _ in range(number):
+            batch = {}
+            for rows, part in zip(dealt, parts, strict=True):
+                for row, name in zip(rows, names(next(part)), strict=True):
+                    assert batch.setdefault(row, name) == name
+            batches.append([batch[row] for row in range(BATCH)])
+        return batches
 
     many = parts()
-    assert [sum((names(next(part)) for part in many), []) for _ in range(3)] == want[:3]
+    assert read(many, 3) == want[:3]
     position = json.loads(json.dumps(many[0].position()))
     again = make(kind)
     again.seek(position)
@@ -152,7 +172,7 @@ def test_processes_read_the_batches_of_one_and_go_on_in_any_number(kind, count):
     other = parts()
     for part in other:
         part.seek(position)
-    assert [sum((names(next(part)) for part in other), []) for _ in range(5)] == want[3:]
+    assert read(other, 5) == want[3:]
     for loader in (one, again, *many, *other):
         loader.close()
 
@@ -238,10 +258,22 @@ def test_sound_becomes_bands_of_the_agreed_width():
     assert bands[1].argmax() < bands[2].argmax()
 
 
-def test_a_batch_that_processes_do_not_divide_is_refused():
-    config = SimpleNamespace(window=5, conditions=(), corrupt_budget=0, loader="memory", workers=0)
-    with pytest.raises(UserError, match="batch_size=5 does not divide over 2 processes"):
-        open_loader(config, batch_size=5, seed=0, process=(0, 2), source=EPISODES)
+@both
+@pytest.mark.parametrize("rows", [[], [1, 0], [0, 0], [3, 4], [-1]])
+def test_rows_that_a_batch_has_not_are_refused(kind, rows):
+    with pytest.raises(UserError, match="cannot read the rows .* of a batch of 4; name at least"):
+        make(kind, rows=rows)
+
+
+@pytest.mark.parametrize("loader", ["memory", "grain"])
+def test_open_loader_reads_the_rows_that_it_is_told(loader):
+    config = SimpleNamespace(window=5, conditions=(), corrupt_budget=0, loader=loader, workers=0)
+    arguments = {"batch_size": BATCH, "seed": 0, "source": EPISODES}
+    whole, some = open_loader(config, **arguments), open_loader(config, **arguments, rows=[0, 3])
+    want = names(next(whole))
+    assert names(next(some)) == [want[0], want[3]]
+    for opened in (whole, some):
+        opened.close()
 
 
 def test_a_missing_grain_is_one_sentence(monkeypatch):

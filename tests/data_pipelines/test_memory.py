@@ -79,9 +79,15 @@ def test_a_position_resumes_to_the_record():
 
 def test_two_processes_read_the_streams_of_one():
     one = loader(batch_size=4)
-    halves = [loader(process=(i, 2), batch_size=2) for i in range(2)]
-    for _ in range(6):
-        assert names(next(one)) == sum((names(next(half)) for half in halves), [])
+    halves = [loader(batch_size=4, rows=rows) for rows in ([0, 2], [1, 3])]
+    for number in range(6):
+        want = names(next(one))
+        assert [names(next(half)) for half in halves] == [want[::2], want[1::2]], number
+    position = halves[0].position()
+    assert position == one.position()
+    again = loader(batch_size=4)
+    again.seek(position)
+    assert names(next(again)) == names(next(one))
 
 
 def test_short_episodes_are_padded():
