@@ -118,8 +118,9 @@ class Run:
         self._tell_damage()
         self._recoveries = recover.Recoveries(workdir, self._saved or 0, writes=self._first)
         frames = config.train.batch_size * config.data.window
+        loader = self._loader  # not through self: in a cycle, files of a failed run stay open
         self._log = TrainLog(
-            config.train, frames, self._writer, self._begin, lambda: len(self._loader.corrupt)
+            config.train, frames, self._writer, self._begin, lambda: len(loader.corrupt)
         )
         self._scores: dict[str, float] = {}  # of the clip drawn after the last update
         self._clips: Clips | None = None
