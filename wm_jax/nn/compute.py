@@ -5,7 +5,7 @@ everything between two products: sums, softmax, normalisation, recurrent states,
 Only what a layer with weights multiplies, and what attention does, is rounded to ``dtype``, and its
 product is handed on in float32. In bfloat16 that is what the matrix units of a GPU or TPU are
 fastest at; on a CPU it is slower. Float32 means float32 on every chip: left to themselves GPUs and
-TPUs round operands to 10 or 7 bits, and a place of 0.5 is then 0.03 px of 64 off.
+TPUs round operands to 10 or 7 bits, and a place is then up to 0.016 or 0.125 px of 64 off.
 
 What is kept (``remat``) trades memory for time over a window: 'none' keeps all that the gradient
 needs, 'dots' the products and computes anew what is cheap, 'full' nothing but what goes from one
