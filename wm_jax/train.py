@@ -29,6 +29,7 @@ from wm_jax import (
     processes,
     recover,
     train_step,
+    updates,
     warm_start,
 )
 from wm_jax import config as configs
@@ -95,6 +96,7 @@ class Run:
         self._workdir = workdir
         self._config = config = configs.adopt(configs.validate(config), workdir)
         self._model = _build(config) if model is None else model
+        self._named = model is None  # by the config, which then says all there is to know of it
         self._optimizer = optim.make_optimizer(config.optim)
         self._targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
         self._mesh = self._make_mesh()
@@ -141,22 +143,25 @@ class Run:
             _tell(f"{self._workdir} has its {train.steps} updates already.")
             return self._result(step)
         with processes.stop_request() as stop:
-            state = self._restore()
+            key = updates.key_of(config, self._mesh) if self._named else None
+            found = updates.find(key, self._mesh)
+            state = self._restore(found.state if found else None)
             if self._saved is not None:
                 _tell(f"resuming {self._workdir} after update {step}.")
             position = self._loader.position()
             self._check_size(next(self._loader))  # before anything is compiled or measured
             self._loader.seek(position)
-            updates = self._compile(state)
+            self._updates = found or self._compile(state, key)
+            self._tell_cost()
             self._clips = open_clips(config, self._model, self._mesh, self._validation)
-            self._fix_steps(updates, state)
+            self._fix_steps(state)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
             stream = sys.stderr if self._first else io.StringIO()
             bar = Progress(train.steps, "train", initial=step, stream=stream)
             with bar, self._watchdog() as watchdog:
                 while True:
                     try:
-                        state, step = self._advance(updates, state, step, bar, stop, watchdog)
+                        state, step = self._advance(state, step, bar, stop, watchdog)
                         break
                     except recover.Trouble as found:
                         trouble = found.with_traceback(None)  # which would hold the state
@@ -172,7 +177,6 @@ class Run:
 
     def _advance(
         self,
-        updates: dict[int, Any],
         state: train_step.TrainState,
         step: int,
         bar: Progress,
@@ -185,7 +189,8 @@ class Run:
         self._log.begin(step, rate, bar)
         while step < train.steps and not stop.due(step):
             batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
-            update = updates[curriculum.stage_at(self._stages, step, train.steps)]
+            window = curriculum.stage_at(self._stages, step, train.steps)
+            update = self._updates.programs[window]
             state, metrics = update(state, batch, np.float32(rate(step)))
             step += 1
             self._log.add(step, metrics)
@@ -222,7 +227,7 @@ class Run:
                 "config.optim.learning_rate, or clip harder."
             )
         self._recoveries.add(to, trouble, self._loader.position())
-        state = self._restore()
+        state = self._restore(self._updates.state)
         self._writer.close()
         self._writer = Writer(self._workdir if self._first else None, to)  # drops rows after it
         self._log.writer = self._writer
@@ -260,31 +265,32 @@ class Run:
         meshes.check_batch_size(train.batch_size, mesh)
         return mesh
 
-    def _restore(self) -> train_step.TrainState:
+    def _restore(self, like: train_step.TrainState | None = None) -> train_step.TrainState:
         """A fresh state, or the newest checkpoint's, with the loader put where it was, or after
-        the data that is to be skipped from there on."""
-        state = train_step.init_state(
-            self._model,
-            self._optimizer,
-            meshes.to_batch(self._blank(1, 2)),
-            self._config.seed,
-            self._mesh,
-            self._config.train.ema,
-            self._config.train.batch_size if self._config.train.carry_state else 0,
-        )
+        the data that is to be skipped from there on. ``like`` is `updates.Updates.state`."""
         skipped = self._recoveries.position(self._saved or 0)
         if self._saved is None:
             self._log.spikes.seek([])
             if skipped is not None:
                 self._loader.seek(skipped)
-            return self._warm(state)
-        restored = self._checkpoints.restore(self._saved, state)
+            return self._warm(train_step.init_state(*self._makings()))
+        if like is None:
+            like = train_step.abstract_state(*self._makings())
+        restored = self._checkpoints.restore(self._saved, like)
         self._log.spikes.seek(restored.position.get("recent_losses", ()))
         self._loader.seek(skipped or restored.position)
-        if skipped is None:
+        if skipped is None or like.handover is None:
             return restored.state
         # What was carried belongs to the windows before those skipped: it starts anew.
-        return restored.state._replace(handover=state.handover)
+        return restored.state._replace(handover=train_step.init_state(*self._makings()).handover)
+
+    def _makings(self) -> tuple[Any, ...]:
+        """What a state is made of."""
+        config = self._config
+        streams = config.train.batch_size if config.train.carry_state else 0
+        first = meshes.to_batch(self._blank(1, 2))
+        makings = self._model, self._optimizer, first, config.seed, self._mesh
+        return *makings, config.train.ema, streams
 
     def _warm(self, state: train_step.TrainState) -> train_step.TrainState:
         """A fresh state with another run's weights, if the config names one."""
@@ -296,24 +302,23 @@ class Run:
         self._writer.event("warm_start", 0, **report._asdict())
         return state
 
-    def _compile(self, state: train_step.TrainState) -> dict[int, Any]:
-        """The update as a compiled program for each window of the curriculum; tells its cost."""
+    def _compile(self, state: train_step.TrainState, key: str | None) -> updates.Updates:
+        """The update as a compiled program for each window of the curriculum."""
         blank = self._blank(len(self._rows), self._config.data.window)
         batch = meshes.shard_batch(blank, self._mesh)
-        updates, seconds = {}, 0.0
-        for _, frames in self._stages:
-            function = train_step.make_train_step(
-                self._model, self._optimizer, self._config.train.ema, frames
-            )
-            updates[frames], cost = train_step.compile_train_step(
-                function, state, batch, self._mesh
-            )
-            seconds += cost.compile_seconds
+        windows = [frames for _, frames in self._stages]
+        ema = self._config.train.ema
+        makings = self._model, self._optimizer, ema, windows, state, batch, self._mesh
+        return updates.make(*makings, key)
+
+    def _tell_cost(self) -> None:
+        """What an update costs, and what it took to have it as a program."""
+        cost, loaded = self._updates.cost, self._updates.loaded
         _tell(
             f"{cost.parameters / 1e6:.3f} M parameters; an update is {cost.flops / 1e9:.2f} GFLOP "
             f"and {cost.operand_bytes / 1e6:.0f} MB of operands in matrix products, and needs "
-            f"{cost.memory_bytes / 1e6:.0f} MB; compiled in {seconds:.1f} s for "
-            f"{self._mesh.size} {jax.default_backend()} device(s)."
+            f"{cost.memory_bytes / 1e6:.0f} MB; {'loaded' if loaded else 'compiled'} in "
+            f"{cost.compile_seconds:.1f} s for {self._mesh.size} {jax.default_backend()} device(s)."
         )
         if not self._writer.has_tensorboard:
             _tell(
@@ -321,22 +326,21 @@ class Run:
                 f"{self._workdir / 'metrics.jsonl'}."
             )
         cache = getattr(jax.config, "jax_compilation_cache_dir", None)
-        told = cost._asdict() | {"mesh": dict(self._mesh.shape)}
+        told = cost._asdict() | {"loaded": loaded, "mesh": dict(self._mesh.shape)}
         self._writer.event("compiled", self._saved or 0, cache=cache, **told)
         processes.meet("compiled")
-        return updates
 
     def _blank(self, batch: int, time: int) -> window.Arrays:
         """A batch of the shapes that the loader yields, without data."""
         model = self._config.model
         return window.blank(batch, time, model.resolution, self._targets, model.readout)
 
-    def _fix_steps(self, updates: dict[int, Any], state: train_step.TrainState) -> None:
+    def _fix_steps(self, state: train_step.TrainState) -> None:
         """Turns train.minutes into a number of updates, once, and writes the resolved config."""
         train = self._config.train
         if not train.steps:
             clip = self._measure_clip(state)
-            seconds = clip + self._measure(updates, state)
+            seconds = clip + self._measure(state)
             left = 60 * train.minutes - (time.monotonic() - self._begin)
             train.steps = budget.updates_in(left, seconds, self._config)
             _tell(
@@ -345,11 +349,11 @@ class Run:
         if self._first:
             configs.write(self._config, self._workdir)
 
-    def _measure(self, updates: dict[int, Any], state: train_step.TrainState) -> float:
+    def _measure(self, state: train_step.TrainState) -> float:
         """Mean seconds of an update over the whole curriculum."""
-        ends = [share for share, _ in self._stages[1:]] + [1.0]
+        ends, programs = [share for share, _ in self._stages[1:]] + [1.0], self._updates.programs
         return sum(
-            (end - begin) * budget.measure(updates[frames], state, self._loader, self._mesh)
+            (end - begin) * budget.measure(programs[frames], state, self._loader, self._mesh)
             for (begin, frames), end in zip(self._stages, ends, strict=True)
         )
 

@@ -62,12 +62,13 @@ def abstract_state(
     model: Any,
     optimizer: optax.GradientTransformation,
     batch: Batch,
+    seed: int,
     mesh: Mesh,
     ema: float = 0.0,
     streams: int = 0,
 ) -> Any:
     """What `init_state` makes, as shapes and shardings alone: no weight is ever in memory."""
-    state = jax.eval_shape(_creator(model, optimizer, batch, 0, ema, streams))
+    state = jax.eval_shape(_creator(model, optimizer, batch, seed, ema, streams))
     shardings = state_shardings(state, model, optimizer, mesh)
 
     def described(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -193,13 +194,17 @@ class Cost(NamedTuple):
 
 
 def compile_train_step(
-    train_step: Any, state: TrainState, batch: Batch, mesh: Mesh
+    train_step: Any,
+    state: TrainState,
+    batch: Batch,
+    mesh: Mesh,
+    make: Callable[[Any], Any] = lambda lowered: lowered.compile(),
 ) -> tuple[Any, Cost]:
-    """The step compiled for these shapes and shardings, and its cost."""
+    """The step compiled for these shapes and shardings, by ``make``, and its cost."""
     begin = time.monotonic()
     traced = jit_train_step(train_step, state, mesh).trace(state, batch, np.float32(0))
     work, moved = flops.matmul_cost(traced.jaxpr.jaxpr)
-    compiled = traced.lower().compile()
+    compiled = make(traced.lower())
     seconds = time.monotonic() - begin
     memory = compiled.memory_analysis()
     total = memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else 0

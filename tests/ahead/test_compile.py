@@ -105,7 +105,7 @@ def test_the_abstract_state_is_the_real_one_without_its_arrays():
     mesh = meshes.make_mesh(settings.mesh, jax.devices()[:1])
     optimizer, batch = make_optimizer(settings.optim), meshes.to_batch(tiny.arrays())
     real = init_state(model, optimizer, batch, 0, mesh, ema=0.9)
-    abstract = abstract_state(model, optimizer, batch, mesh, ema=0.9)
+    abstract = abstract_state(model, optimizer, batch, 0, mesh, ema=0.9)
     assert jax.tree.structure(abstract) == jax.tree.structure(real)
 
     def same(want, got):

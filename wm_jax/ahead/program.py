@@ -151,7 +151,9 @@ def _step(config: Any, remat: str, mesh: Mesh, batch_size: int) -> tuple[Any, An
     shape = section.resolution, targets, section.readout
     streams = batch_size if train.carry_state else 0
     first = meshes.to_batch(window.blank(1, 2, *shape))
-    state = train_step.abstract_state(model, optimizer, first, mesh, train.ema, streams)
+    state = train_step.abstract_state(
+        model, optimizer, first, config.seed, mesh, train.ema, streams
+    )
     sharding = meshes.batch_sharding(mesh)
 
     def described(x: np.ndarray) -> Any:
