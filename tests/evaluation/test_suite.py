@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from wm_jax.evaluation import likeness, suite
+from wm_jax.evaluation import judge, likeness, suite
 from wm_jax.evaluation.informed import Prediction
 from wm_jax.evaluation.suite import METRICS, PAIRED, Subject
 from wm_jax.models.baselines import CopyLast
@@ -48,6 +48,20 @@ def test_a_grey_prediction_misses_everything_at_the_cap(small, protocol, instrum
     assert value(scores["missed_share"]) == 1
     assert value(scores["matched_share"]) == 0
     np.testing.assert_allclose(errors, 8.0)
+
+
+def test_a_clip_with_nothing_in_sight_has_no_error_and_is_in_no_film(small, protocol, instrument):
+    empty = small.truth._replace(visible=small.truth.visible.copy())
+    empty.visible[1] = 0
+    still = Subject(
+        "still", lambda c, _: Prediction(c.frames[:, [protocol.context - 1] * protocol.horizon])
+    )
+    hidden = small._replace(truth=empty)
+    errors = suite.measure(still, hidden, protocol, instrument)[1]
+    assert np.isnan(errors).tolist() == [False, True, False, False]
+    shown = [film.error for film in judge._films(still, hidden, errors)]
+    assert shown == sorted(np.delete(errors, 1)) and len(shown) == 3
+    assert judge._films(still, hidden, np.full(4, np.nan)) == []
 
 
 def test_an_invented_object_costs_the_cap_and_is_shared_out(small, protocol, instrument):

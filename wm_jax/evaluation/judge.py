@@ -240,9 +240,13 @@ def _measure(
 
 
 def _films(subject: Subject, clips: Clips, errors: np.ndarray) -> list[Film]:
-    """The best, a median and the worst clip, predicted again in the batches they were scored in."""
+    """The best, a median and the worst clip of those with objects in sight, predicted again in the
+    batches they were scored in."""
     order = np.argsort(errors, kind="stable")
-    films = []
+    order = order[: np.isfinite(errors).sum()]  # NaN comes last
+    films: list[Film] = []
+    if not len(order):
+        return films
     for title, index in (
         ("Best clip", order[0]),
         ("Median clip", order[len(order) // 2]),

@@ -146,7 +146,8 @@ def measure(
     progress: Callable[[int], None] = lambda clips: None,
     watch: Watch | None = None,
 ) -> tuple[Scores, np.ndarray]:
-    """Sums per episode of every metric, and each clip's mean position error (r,), in px.
+    """Sums per episode of every metric, and each clip's mean position error (r,), in px; NaN where
+    fewer than one object a frame is to be seen.
 
     ``progress`` is called with the number of clips that are done, ``watch`` with indices of clips
     and, of each sample, their frames and what is tracked in them.
@@ -154,14 +155,14 @@ def measure(
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in METRICS}
     for index in batches(clips):
         batch = take(clips, index)
-        each, seen = [], []
+        each, shown = [], []
         for sample in range(subject.samples):
             predicted = subject.predict(batch, sample)
             tracks = predicted.stated or instrument.track(predicted.frames)
             each.append(_score(predicted.frames, tracks, batch, protocol))
-            seen.append((predicted.frames, tracks))
+            shown.append((predicted.frames, tracks))
         if watch is not None:
-            watch(index, seen)
+            watch(index, shown)
         for name in METRICS:
             total, count = np.sum([scores[name] for scores in each], axis=0)
             parts[name].append((total, count))
@@ -171,7 +172,8 @@ def measure(
         total, count = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
         sums[name] = Sums(*(statistics.sums_by_unit(x, clips.unit).total for x in (total, count)))
         if name == "position_error":
-            per_clip = total.sum(1) / np.maximum(count.sum(1), 1)
+            seen = count.sum(1) >= protocol.horizon
+            per_clip = np.where(seen, total.sum(1) / np.maximum(count.sum(1), 1), np.nan)
     return sums, per_clip
 
 
