@@ -214,9 +214,10 @@ def test_code_settings_and_surroundings_have_other_programs(cache, tmp_path, mon
     assert len(set(keys)) == len(keys) == 5
 
 
-def test_without_a_cache_nothing_is_kept(cache):
+@pytest.mark.parametrize("folder", [None, "gs://bucket/cache"])
+def test_without_a_cache_on_a_disk_nothing_is_kept(cache, folder):
     mesh = meshes.make_mesh(config().mesh)
-    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_compilation_cache_dir", folder)
     try:
         assert updates.key_of(config(), mesh) is None
         assert updates.find(None, mesh) is None

@@ -30,8 +30,9 @@ PROGRAM = "program"
 
 
 def folder() -> str | None:
-    """JAX's own cache of compiled programs."""
-    return getattr(jax.config, "jax_compilation_cache_dir", None)
+    """JAX's own cache of compiled programs, where it has one on a disk of this machine."""
+    where = getattr(jax.config, "jax_compilation_cache_dir", None)
+    return None if where and "://" in where else where
 
 
 def compiled(lowered: Any, mesh: Mesh) -> tuple[Any, str]:

@@ -106,7 +106,7 @@ def find(key: str | None, mesh: Mesh) -> Updates | None:
 
 def key_of(config: Any, mesh: Mesh) -> str | None:
     """A digest of all that a start depends on: the config, the code, and what is around them.
-    None where nothing can be kept: without a cache, and on several processes."""
+    None where nothing can be kept: without a cache on a disk, and on several processes."""
     if kept.folder() is None or jax.process_count() > 1:
         return None
     told = {k: v for k, v in configs.flat(config).items() if not k.startswith(OUTSIDE)}
