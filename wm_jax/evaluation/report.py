@@ -118,8 +118,8 @@ def _players(report: Report) -> str:
         )
     return (
         "<h2>What it predicts</h2>\n"
-        '<p class="note">Clips with objects in sight, in order of their mean position error. During the context the model '
-        "is shown the truth; after it, nothing.</p>\n"
+        '<p class="note">Clips with objects in sight, in order of their mean position error. '
+        "During the context the model is shown the truth; after it, nothing.</p>\n"
         f'<figure><div class="players" style="--frames:{length};--frame:{context}">'
         f"{''.join(players)}</div>"
         f'<div class="controls"><button type="button">Play</button>'
