@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 
@@ -11,16 +12,31 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from data_pipelines import window
 from tests import tiny
 from wm_jax import checkpoint, kept, updates
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.config import base_config, change
+from wm_jax.models import build
 from wm_jax.optim import make_optimizer
-from wm_jax.train import Run, train
+from wm_jax.train import train
 from wm_jax.train_step import abstract_state, jit_train_step, make_train_step
 from wm_jax.writers import read_rows
 
+ON_FOUR = """
+import shutil, sys
+from pathlib import Path
+from tests import test_updates as here
+folder, changes = Path(sys.argv[1]), {"mesh__fsdp": 2, "train__window_doublings": ()}
+here.run(folder / "first", **changes)
+here.run(folder / "again", **changes)
+shutil.copytree(folder / "first", folder / "resumed")
+shutil.rmtree(folder / "resumed/checkpoints/6")
+here.run(folder / "resumed", **changes)
+assert [here.compiled(folder / n) for n in ("again", "resumed")] == [[True], [False, True]]
+assert here.left(folder / "first") == here.left(folder / "again") == here.left(folder / "resumed")
+"""
 SMALL = {
     "model.name": "grid_gru",
     "model.size": "debug",
@@ -163,15 +179,11 @@ def _another(value):
 
 def _text(config):
     """The update, as a program before it is compiled."""
-    run = Run.__new__(Run)
-    run._config, model, optimizer = config, None, make_optimizer(config.optim)
-    run._targets = ()
-    from wm_jax.models import build
-
-    model, mesh = build(config.model), meshes.make_mesh(config.mesh)
-    first = meshes.to_batch(run._blank(1, 2))
+    model, optimizer = build(config.model), make_optimizer(config.optim)
+    mesh, side = meshes.make_mesh(config.mesh), config.model.resolution
+    first = meshes.to_batch(window.blank(1, 2, side, (), 0))
     state = abstract_state(model, optimizer, first, config.seed, mesh, config.train.ema)
-    batch = meshes.shard_batch(run._blank(4, config.data.window), mesh)
+    batch = meshes.shard_batch(window.blank(4, config.data.window, side, (), 0), mesh)
     step = make_train_step(model, optimizer, config.train.ema)
     return jit_train_step(step, state, mesh).lower(state, batch, np.float32(0)).as_text()
 
@@ -254,3 +266,15 @@ def test_a_program_that_cannot_be_kept_is_run_all_the_same(cache, monkeypatch):
     program, name = kept.compiled(lowered, meshes.make_mesh(config().mesh))
     assert program(1) == 42
     assert programs(cache) == before and not kept.path_of(kept.PROGRAM, name).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_on_a_mesh_a_start_finds_its_programs_too(tmp_path):
+    """Weights split over two devices, windows over four."""
+    told = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": "."}
+    told |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    told |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-c", ON_FOUR, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -3,7 +3,7 @@
 JAX's own cache spares a program its compilation, not its tracing, and what comes out of that cache
 cannot be kept once more. Here a program stays under a digest of its text and surroundings, and runs
 again for anyone who knows that digest. A file holds a digest of itself too: a damaged one is
-removed.
+removed. Files are pickles: whoever may write to the cache may run code, as in JAX's own.
 """
 
 from __future__ import annotations
