@@ -256,6 +256,21 @@ def test_a_full_disk_keeps_nothing(cache, two_megabytes):
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+def test_a_cache_that_may_only_be_read_is_read(cache, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "read-only file system")
+
+    kept.write("value", "whole", 1)
+    kept.write("value", "damaged", 2)
+    kept.path_of("value", "damaged").write_bytes(b"x")
+    for owner, name in ((os, "utime"), (kept.Path, "unlink"), (kept.Path, "write_bytes")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert kept.read("value", "whole") == 1
+    assert kept.read("value", "damaged") is None
+    kept.write("value", "new", 3)
+    assert kept.read("value", "new") is None
+
+
 def test_a_program_that_cannot_be_kept_is_run_all_the_same(cache, monkeypatch):
     def refuse(_):
         raise NotImplementedError("serialize_executables with const_args")

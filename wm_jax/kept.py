@@ -62,7 +62,7 @@ def load(name: str, mesh: Mesh) -> Any:
             program, arguments, results, execution_devices=list(mesh.devices.flat)
         )
     except Exception:  # noqa: BLE001, whatever is wrong with it: it is made anew
-        path_of(PROGRAM, name).unlink(missing_ok=True)
+        _remove(path_of(PROGRAM, name))
         return None
 
 
@@ -92,11 +92,17 @@ def read(kind: str, name: str) -> Any:
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError("damaged")
         value = pickle.loads(content[32:])
-        os.utime(path)  # so that what is used stays
-        return value
     except Exception:  # noqa: BLE001, whatever is wrong with it: it is made anew
-        path.unlink(missing_ok=True)
+        _remove(path)
         return None
+    with contextlib.suppress(OSError):  # a cache may be there to be read only
+        os.utime(path)  # so that what is used stays
+    return value
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def path_of(kind: str, name: str) -> Path:
