@@ -70,6 +70,8 @@ def test_overrides_take_the_type_of_the_key(experiment):
         ("--config.mesh.fsdp=-1", "at most one of them may be -1"),
         ("--config.mesh.tensor=-1", "mesh.tensor=-1: each is .* at most one of them may be -1"),
         ("--config.mesh.tensor=0", "mesh.tensor=0: each is a number of devices"),
+        ("--config.mesh.cells=3", "mesh.cells=3 must divide the 32 rows of cells of a frame"),
+        ("--config.mesh.cells=-1", "mesh.cells=-1 must divide"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(experiment, override, words):
@@ -122,7 +124,7 @@ def test_json_with_an_unknown_key_is_refused():
 
 def test_a_run_from_before_a_mesh_had_a_third_axis_goes_on(tmp_path):
     values = json.loads(to_json(base_config()))
-    del values["mesh"]["tensor"], values["mesh"]["auto"]
+    del values["mesh"]["tensor"], values["mesh"]["cells"], values["mesh"]["auto"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert flat(configs.adopt(base_config(), tmp_path)) == flat(base_config())
 

@@ -15,8 +15,8 @@ from experiments.benchmarks.gradients import MESHES, OUT
 from wm_jax.models.dynamics import DYNAMICS
 
 ROOT = Path(__file__).parent.parent
-#: A pair takes up to half a minute: the default on the mesh with all three axes, and another.
-PAIRS = ("grid_slots:2x2x2", "s5:4x2")
+#: A pair takes up to half a minute: the default on the mesh with three axes, and others.
+PAIRS = ("grid_slots:2x2x2", "s5:4x2", "transformer:2x2x1x2")
 
 
 def measured(folder, *options):

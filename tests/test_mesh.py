@@ -30,6 +30,7 @@ from wm_jax.train_step import init_state, jit_train_step, make_train_step
 
 MESHES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (1, 8, 1), (4, 2, 1), (2, 4, 1)]
 MESHES += [(1, 1, 2), (1, 1, 8), (2, 2, 2), (1, 4, 2), (1, 2, 4), (4, 1, 2)]
+MESHES += [(1, 1, 1, 2), (1, 1, 1, 4), (2, 1, 1, 2), (1, 2, 2, 2)]
 model, out = tiny.TinyModel(), {}
 optimizer = optim.make_optimizer(base_config().optim)
 params = model.init(jax.random.PRNGKey(0), None)
@@ -39,12 +40,12 @@ def lists(tree):
     return [np.asarray(x).ravel().tolist() for x in jax.tree.leaves(tree)]
 
 for sizes in MESHES:
-    section = SimpleNamespace(**dict(zip(meshes.AXES, sizes)))
+    section = SimpleNamespace(**dict(zip(meshes.AXES, (*sizes, 1))))
     mesh = meshes.make_mesh(section, jax.devices()[: np.prod(sizes)])
     batch = meshes.shard_batch(tiny.arrays(), mesh)
     split = meshes.param_shardings(params, model.logical_axes(params), mesh)
     got = {"gradients": lists(jax.jit(gradient)(jax.device_put(params, split), batch))}
-    if sizes in [(1, 1, 1), (2, 4, 1), (2, 2, 2)]:
+    if sizes in [(1, 1, 1), (2, 4, 1), (2, 2, 2), (1, 2, 2, 2)]:
         state = init_state(model, optimizer, batch, 0, mesh, ema=0.5)
         shards = lambda: [x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(state)]
         before = shards()
@@ -80,7 +81,7 @@ def test_gradients_are_those_of_one_device(on_eight):
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize("mesh", ["2x4x1", "2x2x2"])
+@pytest.mark.parametrize("mesh", ["2x4x1", "2x2x2", "1x2x2x2"])
 def test_three_updates_are_those_of_one_device(on_eight, mesh):
     one, many = on_eight["1x1x1"], on_eight[mesh]
     for name, value in one["metrics"].items():
@@ -91,7 +92,7 @@ def test_three_updates_are_those_of_one_device(on_eight, mesh):
 
 def fake_mesh(**shape):
     """A mesh that has only sizes, for rules that ask no more."""
-    return SimpleNamespace(shape={"data": 1, "fsdp": 1, "tensor": 1} | shape)
+    return SimpleNamespace(shape=dict.fromkeys(meshes.AXES, 1) | shape)
 
 
 def specs(shape, names, fsdp, monkeypatch, tensor=1):
@@ -165,12 +166,12 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused():
 
 def test_a_mesh_that_the_devices_do_not_make_is_refused():
     with pytest.raises(UserError, match="does not make 1, the number of devices"):
-        meshes.make_mesh(SimpleNamespace(data=1, fsdp=2, tensor=1), jax.devices()[:1])
+        meshes.make_mesh(SimpleNamespace(data=1, fsdp=2, tensor=1, cells=1), jax.devices()[:1])
 
 
 def test_what_is_left_goes_to_the_axis_that_asks():
-    mesh = meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=-1), jax.devices()[:1])
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    mesh = meshes.make_mesh(SimpleNamespace(data=1, fsdp=1, tensor=-1, cells=1), jax.devices()[:1])
+    assert dict(mesh.shape) == dict.fromkeys(meshes.AXES, 1)
 
 
 class Device:
@@ -186,7 +187,7 @@ def rows_of(processes, batch_size, **sizes):
     """The rows of each process, of which ``processes`` says how many devices it has."""
     owners = [process for process, count in enumerate(processes) for _ in range(count)]
     devices = [Device(i, process) for i, process in enumerate(owners)]
-    section = SimpleNamespace(**({"data": -1, "fsdp": 1, "tensor": 1} | sizes))
+    section = SimpleNamespace(**(dict.fromkeys(meshes.AXES, 1) | {"data": -1} | sizes))
     mesh = meshes.make_mesh(section, devices)
     return [meshes.rows_of_process(mesh, batch_size, p) for p in range(len(processes))]
 
@@ -201,6 +202,8 @@ def rows_of(processes, batch_size, **sizes):
         ((4, 4), {"fsdp": 2}, [(0, 1, 4, 5), (2, 3, 6, 7)]),
         ((2, 2), {"tensor": 2}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
         ((2, 2), {"tensor": 4}, [range(8), range(8)]),  # they share the work on all of them
+        ((2, 2), {"cells": 2}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((1, 1, 1, 1), {"cells": 2}, [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),
         ((1, 1, 1, 1), {"tensor": 2}, [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),
         ((6, 6), {"tensor": 3}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
         ((4, 4, 4), {"tensor": 3}, [(0, 1, 2, 3), (2, 3, 4, 5), (4, 5, 6, 7)]),

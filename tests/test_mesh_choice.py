@@ -77,7 +77,10 @@ def test_a_run_chooses_says_so_and_keeps_it_out_of_its_config(tmp_path, capsys):
     count = jax.device_count()
     assert f"mesh: {count} device" in capsys.readouterr().err
     assert '"auto": true' in (tmp_path / "config.json").read_text()
-    assert '"mesh": {"data": 1, "fsdp": 1, "tensor": 1}' in (tmp_path / "events.jsonl").read_text()
+    assert (
+        '"mesh": {"data": 1, "fsdp": 1, "tensor": 1, "cells": 1}'
+        in (tmp_path / "events.jsonl").read_text()
+    )
 
 
 def test_a_cpu_says_nothing_of_its_memory():

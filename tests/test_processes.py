@@ -129,12 +129,14 @@ from tests import tiny
 from wm_jax import mesh as meshes
 
 whole, seen = tiny.arrays(batch=8), {}
-for sizes in ((4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)):
-    mesh = meshes.make_mesh(SimpleNamespace(**dict(zip(meshes.AXES, sizes))))
+three = (4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)
+for sizes in (*three, (2, 1, 1, 2), (1, 1, 1, 4), (1, 1, 2, 2)):
+    mesh = meshes.make_mesh(SimpleNamespace(**dict(zip(meshes.AXES, (*sizes, 1)))))
     rows = meshes.rows_of_process(mesh, 8)
     own = {name: array[list(rows)] for name, array in whole.items()}
     batch = meshes.shard_batch(own, mesh)
-    assert batch.frames.sharding == meshes.batch_sharding(mesh) and batch.frames.shape[0] == 8
+    assert batch.frames.sharding == meshes.batch_sharding(mesh, frames=True)
+    assert batch.frames.shape[0] == 8
     for name, got in (("frames", batch.frames), ("is_first", batch.is_first)):
         assert len(got.addressable_shards) == 2
         for shard in got.addressable_shards:
@@ -152,6 +154,7 @@ def test_what_a_process_read_is_what_its_devices_hold():
         assert sorted({*rows, *second[mesh]}) == list(range(8)), mesh
     assert first["2x2x1"] == [0, 1, 4, 5] and second["2x2x1"] == [2, 3, 6, 7]
     assert first["1x1x4"] == second["1x1x4"]  # they share the work on all of them
+    assert first["1x1x1x4"] == second["1x1x1x4"]
 
 
 #: Trains a few updates on four devices, in several ways.
@@ -168,6 +171,7 @@ ways = {
     "grain": few | {"mesh__fsdp": 2, "data__loader": "grain", "data__workers": 0},
     "carried": ON | {"mesh__fsdp": 2},
     "tensor": few | {"mesh__data": 1, "mesh__tensor": 4},
+    "cells": few | {"mesh__data": 2, "mesh__cells": 2},
 }
 for name, settings in ways.items():
     tiny.train(Path(sys.argv[1]) / name, Carries() if name == "carried" else None, **settings)

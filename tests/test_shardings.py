@@ -32,8 +32,8 @@ def table(name: str) -> str:
     axes = getattr(model, "logical_axes", meshes.axes_by_shape)(params)
     columns = []
     for sizes in MESHES:
-        whole = (*sizes, 1)[:3]
-        mesh = AbstractMesh(whole, meshes.AXES, axis_types=(AxisType.Auto,) * 3)
+        whole = (*sizes, 1, 1)[: len(meshes.AXES)]
+        mesh = AbstractMesh(whole, meshes.AXES, axis_types=(AxisType.Auto,) * len(whole))
         columns.append(jax.tree.leaves(meshes.param_shardings(params, axes, mesh)))
     head = "parameter shape " + " ".join("x".join(map(str, sizes)) for sizes in MESHES)
     lines = [head]

@@ -136,7 +136,8 @@ def base_config(model: str = "grid_slots") -> ConfigDict:
     config.mesh.fsdp = 1  # devices that split batch and weights; -1: all that are left
     # Devices that split the weights and the work of every layer, on the same windows; -1 likewise.
     config.mesh.tensor = 1
-    config.mesh.auto = False  # chooses the three above, and says why: see wm_jax.mesh_choice
+    config.mesh.cells = 1  # devices that split every frame into bands of rows
+    config.mesh.auto = False  # chooses the four above, and says why: see wm_jax.mesh_choice
     config.eval = ConfigDict()
     config.eval.split = "validation"  # which episodes clips are drawn from
     config.eval.context = 16  # frames shown, in clips and to an export's `encode` at a time

@@ -170,3 +170,9 @@ def _mesh(values: Values) -> None:
             f"config.{listing}: each is a number of devices, and at most one of them may be -1 "
             "(all that are left)."
         )
+    bands, rows = values["mesh.cells"], values["model.resolution"] // values["model.patch"]
+    if bands < 1 or rows % bands:
+        raise UserError(
+            f"config.mesh.cells={bands} must divide the {rows} rows of cells of a frame "
+            "(model.resolution / model.patch); use 1, or another divisor of it."
+        )

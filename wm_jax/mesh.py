@@ -1,16 +1,17 @@
 """Devices as a mesh, parameters by logical rules, batches split over those that see other windows.
 
-Three axes: ``data`` splits the batch; ``fsdp`` splits the batch *and* the weights (each device has
+Four axes: ``data`` splits the batch; ``fsdp`` splits the batch *and* the weights (each device has
 its share and gathers the rest when it needs it); ``tensor`` splits the weights *and* the work that
-is done with them, and its devices see the same windows. A parameter names its axes logically;
-`RULES` says which of those names may be split, and by what.
+is done with them, and its devices see the same windows; ``cells`` splits each frame of a window
+into bands of rows, and so the cells of a grid, with whole weights on every device. A parameter
+names its axes logically; `RULES` says which of those names may be split, and by what.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -22,9 +23,10 @@ from jaxtyping import PyTree
 from wm_jax import shapes
 from wm_jax.config import pick
 from wm_jax.errors import UserError
+from wm_jax.nn.dense import unfolded
 
-#: From those that talk least to those that talk most: neighbours are a group of ``tensor``.
-AXES = ("data", "fsdp", "tensor")
+#: Neighbours are a group of ``cells``, then of ``tensor``: these talk in every layer.
+AXES = ("data", "fsdp", "tensor", "cells")
 
 #: Logical axis of a parameter -> mesh axes that may split it (none: never split).
 RULES: dict[str, tuple[str, ...]] = {
@@ -43,7 +45,7 @@ BATCH_AXES = ("fsdp", "data")
 
 
 def make_mesh(config: Any, devices: list[jax.Device] | None = None) -> Mesh:
-    """A (data, fsdp, tensor) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes what
+    """A (data, fsdp, tensor, cells) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes what
     is left). Raises `UserError` where the devices do not make it.
 
     Axes are `AxisType.Auto`: the compiler chooses how intermediate arrays are split.
@@ -74,20 +76,24 @@ def windows_at_once(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis over ``fsdp`` and ``data``.
+def batch_sharding(mesh: Mesh, *, frames: bool = False) -> NamedSharding:
+    """Splits the leading axis over ``fsdp`` and ``data``; of frames (B,T,H,W,3) also the rows, over
+    ``cells``. Everything else that is computed from frames the compiler splits as they are.
 
     The order ('fsdp', 'data') matters: with ('data', 'fsdp') jax 0.10.2 computes wrong gradients on
     some CPU meshes, silently. tests/test_gradients.py compares every mesh with one device.
     """
+    if frames and mesh.shape["cells"] > 1:
+        return NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, "cells"))
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-@lru_cache(64)
+@functools.lru_cache(64)
 def rows_of_process(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
     """The rows of a batch that the devices of a process (None: this one) hold, in increasing order.
 
-    With ``fsdp`` they need not be neighbours, and processes that ``tensor`` joins hold the same.
+    With ``fsdp`` they need not be neighbours, and processes that ``tensor`` or ``cells`` joins hold
+    the same.
     Raises `UserError` where there are none.
     """
     process = jax.process_index() if process is None else process
@@ -146,6 +152,24 @@ def axes_by_shape(params: PyTree) -> PyTree:
     return jax.tree.map(axes, params)
 
 
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """``function`` as it has to be traced for ``mesh``: what ``cells`` splits stays split."""
+    if mesh.shape["cells"] == 1:
+        return function
+
+    @functools.wraps(function)
+    def traced(*arguments):
+        with unfolded():
+            return function(*arguments)
+
+    return traced
+
+
+def is_frames(shape: tuple[int, ...]) -> bool:
+    """Of the arrays of a batch frames alone have five axes, (B,T,H,W,3)."""
+    return len(shape) == 5
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Refuses a batch that the mesh does not divide."""
     parts = windows_at_once(mesh)
@@ -193,13 +217,13 @@ def shard_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> shapes.Batch:
     size = own * parts // len(rows_of_process(mesh, parts))
     check_batch_size(size, mesh)
     places = {row: i for i, row in enumerate(rows_of_process(mesh, size))}
-    sharding = batch_sharding(mesh)
 
     def put(x: np.ndarray) -> jax.Array:
-        def rows(index: Any) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             first = places[range(size)[index[0]][0]]
-            return x[first : first + size // parts]
+            return x[(slice(first, first + size // parts), *index[1:])]
 
-        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, rows)
+        sharding = batch_sharding(mesh, frames=is_frames(x.shape))
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
 
     return to_batch(arrays, put)

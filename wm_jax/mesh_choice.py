@@ -28,6 +28,7 @@ class Sizes(NamedTuple):
     data: int
     fsdp: int
     tensor: int
+    cells: int = 1
 
     def __str__(self) -> str:
         split = [f"{axis}={size}" for axis, size in self._asdict().items() if size > 1]

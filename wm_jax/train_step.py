@@ -180,7 +180,8 @@ def make_train_step(
 def jit_train_step(train_step: Any, state: TrainState, mesh: Mesh) -> Any:
     """The step as one program; ``state`` is donated, so its buffers are reused."""
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+    step = meshes.on_mesh(train_step, mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
 
 
 class Cost(NamedTuple):

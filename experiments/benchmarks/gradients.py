@@ -5,7 +5,7 @@
     python $gradients --only s5:2x2x2,rssm:4 --out /tmp/some.json
     python $gradients --only grid_gru:2x2x2 --updates 100 --double      a loss curve, in float64
 
-Eight fake devices of a CPU; a mesh is named data[xfsdp[xtensor]]. Models have size 'debug' and
+Eight fake devices of a CPU; a mesh is named data[xfsdp[xtensor[xcells]]]. Models have size 'debug' and
 16 px, weights are random (a start has zeros, which could hide a mistake), products are of the
 highest precision and the noise is the same on every mesh. What is said of a pair is the largest
 
@@ -41,7 +41,7 @@ from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.shapes import CONDITION_SIZES
 
 OUT = Path("experiments/results/gradients.json")
-MESHES = ("1", "2", "4", "8", "2x2", "4x2", "2x2x2")
+MESHES = ("1", "2", "4", "8", "2x2", "4x2", "2x2x2", "1x1x1x2", "2x2x1x2")
 TOLD = ("actions", "camera", "light")
 BATCH, FRAMES, SIDE = 8, 6, 16  # windows, frames of each, px
 #: LLVM's optimiser is off: most of the time is compiling.
@@ -55,8 +55,8 @@ def config_of(name: str) -> ConfigDict:
 
 
 def mesh_of(name: str) -> Mesh:
-    """The mesh named ``data[xfsdp[xtensor]]``, over the first devices."""
-    sizes = [int(size) for size in name.split("x")] + [1, 1]
+    """The mesh named ``data[xfsdp[xtensor[xcells]]]``, over the first devices."""
+    sizes = [int(size) for size in name.split("x")] + [1, 1, 1]
     section = ConfigDict(dict(zip(meshes.AXES, sizes, strict=False)))
     return meshes.make_mesh(section, jax.devices()[: math.prod(sizes)])
 
@@ -108,7 +108,9 @@ def gradient_errors(name: str) -> Callable[[str], dict[str, float]]:
     def errors(shape: str) -> dict[str, float]:
         mesh = mesh_of(shape)
         split = meshes.param_shardings(params, meshes.axes_by_shape(params), mesh)
-        compute = jax.jit(derivative, out_shardings=split, compiler_options=QUICK)
+        compute = jax.jit(
+            meshes.on_mesh(derivative, mesh), out_shardings=split, compiler_options=QUICK
+        )
         got = compute(jax.device_put(params, split), meshes.shard_batch(windows(), mesh))
         found = jax.tree.map(error, jax.device_get(got), want)
         leaves = jax.tree_util.tree_leaves_with_path(found)
@@ -152,7 +154,7 @@ def measure(name: str, shapes: list[str], updates: int) -> Iterator[tuple[str, d
         found = errors(shape)
         worst = max(found, key=lambda key: (not np.isfinite(found[key]), found[key]))
         seconds = time.monotonic() - begin
-        print(f"{name:<15}{shape:<7}{found[worst]:.1e}  {worst}  ({seconds:.0f} s)", flush=True)
+        print(f"{name:<15}{shape:<9}{found[worst]:.1e}  {worst}  ({seconds:.0f} s)", flush=True)
         yield shape, {"error": found[worst], "of": worst}
 
 

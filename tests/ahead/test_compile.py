@@ -136,7 +136,7 @@ def compiled(*options):
 @pytest.mark.ci
 def test_the_real_step_compiles_for_four_chips():
     found = compiled("--topology", "v5e:2x2")
-    assert found["fits"] and found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+    assert found["fits"] and found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1, "cells": 1}
     assert 0 < found["predicted_mfu"] < 1 and found["step_seconds"] > 0
     memory = found["memory_per_chip"]
     assert found["hbm_bytes_per_chip"] == memory["total"] < 16 * 2**30

@@ -23,6 +23,8 @@ No TPU is needed; the compiler is: pip install 'wm_jax[libtpu]'. Times are estim
 --config.model.remat=dots
 """
 
+AXES = "data=N,fsdp=N,tensor=N,cells=N"
+
 
 def main(argv: list[str]) -> int:
     """The verb."""
@@ -79,7 +81,7 @@ def on_mesh(task: Any, text: str | None, tell: Callable[[str], None]) -> Any:
         return task.with_mesh(**chosen._asdict())
     if text is None:
         return task
-    sizes = {"data": -1, "fsdp": 1, "tensor": 1} | axes(text)
+    sizes = {"data": -1, "fsdp": 1, "tensor": 1, "cells": 1} | axes(text)
     if list(sizes.values()).count(-1) > 1:
         raise UserError(f"--mesh {text}: at most one axis may be -1 (all that are left).")
     return task.with_mesh(**sizes)
@@ -90,15 +92,13 @@ def axes(text: str) -> dict[str, int]:
     out = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
-        if name.strip() not in ("data", "fsdp", "tensor"):
-            raise UserError(
-                f"--mesh {text}: there is no axis '{name}'; write auto, or data=N,fsdp=N,tensor=N."
-            )
+        if name.strip() not in ("data", "fsdp", "tensor", "cells"):
+            raise UserError(f"--mesh {text}: there is no axis '{name}'; write auto, or {AXES}.")
         try:
             out[name.strip()] = int(size)
         except ValueError:
             raise UserError(
-                f"--mesh {text}: '{size}' is not a number of chips; write data=N,fsdp=N,tensor=N."
+                f"--mesh {text}: '{size}' is not a number of chips; write {AXES}."
             ) from None
         if out[name.strip()] == 0 or out[name.strip()] < -1:
             raise UserError(f"--mesh {text}: {name} must be at least 1, or -1 for what is left.")
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", required=True, metavar="FILE:VARIANT", help="a config file and its variant")
     add("--topology", required=True, metavar="KIND:AxB", help="v4, v5e, v5p or v6e, and its sides")
-    add("--mesh", metavar="AXES", help="data=N,fsdp=N,tensor=N or auto (default: the config's own)")
+    add("--mesh", metavar="AXES", help=f"{AXES} or auto (default: the config's own)")
     add("--batch", type=_positive, help="windows an update (default: the config's, rounded up)")
     add("--sweep", action="store_true", help="try every mesh and report the best")
     add(

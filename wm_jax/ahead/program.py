@@ -154,9 +154,9 @@ def _step(config: Any, remat: str, mesh: Mesh, batch_size: int) -> tuple[Any, An
     state = train_step.abstract_state(
         model, optimizer, first, config.seed, mesh, train.ema, streams
     )
-    sharding = meshes.batch_sharding(mesh)
 
     def described(x: np.ndarray) -> Any:
+        sharding = meshes.batch_sharding(mesh, frames=meshes.is_frames(x.shape))
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     batch = meshes.to_batch(window.blank(batch_size, config.data.window, *shape), described)

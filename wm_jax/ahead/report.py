@@ -11,7 +11,7 @@ from wm_jax import mesh as meshes
 from wm_jax.ahead import hlo, program
 from wm_jax.ahead.chips import GIB, Topology
 from wm_jax.ahead.roofline import by_kind, roofline
-from wm_jax.mesh_choice import Devices, divisors
+from wm_jax.mesh_choice import Devices, Sizes, divisors
 
 Report = dict[str, Any]
 
@@ -25,9 +25,9 @@ class Task:
     devices: list[Any]
     batch_size: int
 
-    def with_mesh(self, data: int, fsdp: int, tensor: int = 1) -> Task:
+    def with_mesh(self, data: int, fsdp: int, tensor: int = 1, cells: int = 1) -> Task:
         config = self.config.copy_and_resolve_references()
-        config.mesh.update(data=data, fsdp=fsdp, tensor=tensor, auto=False)
+        config.mesh.update(data=data, fsdp=fsdp, tensor=tensor, cells=cells, auto=False)
         return dataclasses.replace(self, config=config)
 
     @property
@@ -90,12 +90,18 @@ def _judged(task: Task, mesh: Any, step: program.Program) -> Report:
 
 
 def sweep(task: Task, tell: Callable[[str], None]) -> list[Report]:
-    """A report for every mesh over the topology's chips, the best first."""
-    out = []
-    for tensor in divisors(task.chips.together):
-        for fsdp in divisors(task.topology.size // tensor):
-            data = task.topology.size // tensor // fsdp
-            out.append(measure(task.with_mesh(data, fsdp, tensor)))
+    """A report for every mesh over the topology's chips, the best first. Chips that see the same
+    windows share them by ``tensor`` or by ``cells``, never by both."""
+    model, out = task.config.model, []
+    groups = [Sizes(1, 1, size) for size in divisors(task.chips.together)]
+    for size in divisors(task.chips.together):
+        if size > 1 and model.resolution // model.patch % size == 0:
+            groups.append(Sizes(1, 1, 1, size))
+    for group in groups:
+        left = task.topology.size // (group.tensor * group.cells)
+        for fsdp in divisors(left):
+            sizes = group._replace(data=left // fsdp, fsdp=fsdp)
+            out.append(measure(task.with_mesh(**sizes._asdict())))
             tell(row(out[-1]))
     return sorted(out, key=lambda r: (not r["fits"], r["step_seconds"] or r["hbm_bytes_per_chip"]))
 
