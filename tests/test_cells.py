@@ -1,4 +1,4 @@
-"""Frames split into bands of rows: each device has its share of the work, and talks to neighbours."""
+"""Frames split into bands of rows: each device has its share of the work, and few words."""
 
 import json
 import os

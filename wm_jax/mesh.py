@@ -45,8 +45,8 @@ BATCH_AXES = ("fsdp", "data")
 
 
 def make_mesh(config: Any, devices: list[jax.Device] | None = None) -> Mesh:
-    """A (data, fsdp, tensor, cells) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes what
-    is left). Raises `UserError` where the devices do not make it.
+    """A (data, fsdp, tensor, cells) mesh of the sizes in ``config`` (the ``mesh`` section; -1 takes
+    what is left). Raises `UserError` where the devices do not make it.
 
     Axes are `AxisType.Auto`: the compiler chooses how intermediate arrays are split.
     """

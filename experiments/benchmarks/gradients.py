@@ -5,8 +5,8 @@
     python $gradients --only s5:2x2x2,rssm:4 --out /tmp/some.json
     python $gradients --only grid_gru:2x2x2 --updates 100 --double      a loss curve, in float64
 
-Eight fake devices of a CPU; a mesh is named data[xfsdp[xtensor[xcells]]]. Models have size 'debug' and
-16 px, weights are random (a start has zeros, which could hide a mistake), products are of the
+Eight fake devices of a CPU; a mesh is named data[xfsdp[xtensor[xcells]]]. Models have size 'debug'
+and 16 px, weights are random (a start has zeros, which could hide a mistake), products are of the
 highest precision and the noise is the same on every mesh. What is said of a pair is the largest
 
 - ``‖g − g₁‖ / ‖g₁‖`` of its tensors, g₁ the gradient on one device without any mesh;
