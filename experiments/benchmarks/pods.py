@@ -2,6 +2,7 @@
 
     python experiments/benchmarks/pods.py                       what is not in the table yet
     python experiments/benchmarks/pods.py --only 12m,v5e:2x2    one variant and topology
+    python experiments/benchmarks/pods.py --mesh auto           on another mesh than the config's
     python experiments/benchmarks/pods.py --sweep               the best mesh of all, a compile each
 
 Needs libtpu (pip install 'wm_jax[libtpu]') and no TPU. Every row is the JSON of the
@@ -32,7 +33,6 @@ TARGETS = (
     *((size, "v5p:8x8x8") for size in ("1b", "7b")),
     *(("1b", name) for name in ("v5p:2x2x1", "v5p:2x4x4", "v5p:4x8x8")),
 )
-MESHES = ("data=1,fsdp=-1", "auto")
 
 
 def main() -> int:
@@ -42,13 +42,14 @@ def main() -> int:
     for variant, topology in TARGETS:
         if args.only and args.only != f"{variant},{topology}":
             continue
-        for options in [["--sweep"]] if args.sweep else [["--mesh", mesh] for mesh in MESHES]:
-            command = _command(variant, topology, options)
-            if " ".join(command) in done:
-                continue
-            rows.append(measure(command, variant))
-            _write(args.out, rows)
-            print(_line(rows[-1]), flush=True)
+        options = ["--sweep"] if args.sweep else ["--mesh", args.mesh] if args.mesh else []
+        options += [] if args.largest else ["--no-largest"]
+        command = _command(variant, topology, options)
+        if " ".join(command) in done:
+            continue
+        rows.append(measure(command, variant))
+        _write(args.out, rows)
+        print(_line(rows[-1]), flush=True)
     return 0
 
 
@@ -93,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", metavar="VARIANT,TOPOLOGY", help="of the table's targets, one")
+    parser.add_argument("--mesh", help="as of wm-jax compile; default: the config's own")
     parser.add_argument("--sweep", action="store_true", help="all meshes of each target")
+    parser.add_argument("--largest", action="store_true", help="and the largest batch: one more")
     parser.add_argument("--out", type=Path, default=OUT, help="default %(default)s")
     return parser
 
