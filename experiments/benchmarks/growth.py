@@ -34,7 +34,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw
+from chart import charts
+from PIL import Image
 
 from wm_jax.models.dynamics import DYNAMICS
 from wm_jax.models.dynamics.parallel import Parallel
@@ -170,62 +171,14 @@ def fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-INK, GRID = (40, 40, 40), (220, 220, 220)
-COLOURS = [
-    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40),
-    (148, 103, 189), (140, 86, 75), (227, 119, 194), (23, 190, 207),
-]  # fmt: skip
-PANEL, MARGIN = (400, 300), (56, 130, 28, 40)  # a panel's size; left, right, top, bottom of it
-
-
 def plot(rows: list[dict[str, Any]]) -> Image.Image:
-    """Milliseconds a frame over size, both logarithmic, a panel an axis."""
-    page = Image.new("RGB", (PANEL[0] * len(AXES), PANEL[1]), (255, 255, 255))
-    pen = ImageDraw.Draw(page)
-    names = list(dict.fromkeys(row["backbone"] for row in rows))
-    for index, axis in enumerate(AXES):
-        on = [row for row in rows if row["axis"] == axis]
-        if on:
-            _panel(pen, PANEL[0] * index, axis, on, names)
-    return page
-
-
-def place(value: float, low: float, high: float, begin: float, end: float) -> float:
-    """Where on the page ``value`` lies, on a logarithmic axis from ``low`` to ``high``."""
-    share = (math.log(value) - math.log(low)) / max(math.log(high) - math.log(low), 1e-9)
-    return begin + share * (end - begin)
-
-
-def _panel(pen: ImageDraw.ImageDraw, x: int, axis: str, rows: list, names: list[str]) -> None:
-    left, right, top, bottom = (
-        x + MARGIN[0], x + PANEL[0] - MARGIN[1], MARGIN[2], PANEL[1] - MARGIN[3],
-    )  # fmt: skip
-    sizes = sorted({row["size"] for row in rows})
-    times = [row["milliseconds_per_frame"] for row in rows]
-    low = 10 ** math.floor(math.log10(min(times)))
-    high = 10 ** max(math.ceil(math.log10(max(times))), math.log10(low) + 1)
-    pen.text((left, 8), f"milliseconds a frame over {axis}", INK)
-    for decade in range(round(math.log10(high / low)) + 1):
-        value = low * 10**decade
-        y = place(value, low, high, bottom, top)
-        pen.line([(left, y), (right, y)], GRID)
-        pen.text((x + 6, y - 6), f"{value:g}", INK)
-    for size in sizes:
-        across = place(size, sizes[0], sizes[-1], left, right)
-        pen.line([(across, top), (across, bottom)], GRID)
-        pen.text((across - 8, bottom + 6), str(size), INK)
-    for index, name in enumerate(names):
-        colour = COLOURS[index % len(COLOURS)]
-        line = [
-            (
-                place(row["size"], sizes[0], sizes[-1], left, right),
-                place(row["milliseconds_per_frame"], low, high, bottom, top),
-            )
-            for row in rows
-            if row["backbone"] == name
-        ]
-        pen.line(line, colour, width=2)
-        pen.text((right + 12, top + 14 * index), name, colour)
+    """Milliseconds a frame over size, a panel an axis."""
+    panels: dict[str, dict[str, list]] = {}
+    for row in rows:
+        lines = panels.setdefault(f"milliseconds a frame over {row['axis']}", {})
+        point = row["size"], row["milliseconds_per_frame"]
+        lines.setdefault(row["backbone"], []).append(point)
+    return charts(panels)
 
 
 def main() -> None:

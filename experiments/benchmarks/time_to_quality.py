@@ -6,6 +6,8 @@ position error at step 5 is below half of copy-last's, on the validation split.
     python $ttq --arm $configs:quickstart_rssm --data data/quickstart --minutes 60 \\
         --rates 3e-4,1e-3,3e-3 --out runs/ttq --json
 
+    python $ttq --plot experiments/results/time_to_quality.png --table FILE.json    what is there
+
 Each run is an ordinary one that keeps its checkpoints; they are judged after it, so that judging
 costs no training time. An arm's time is the median over seeds at its best learning rate. A run that
 never arrives counts as its cap, and the row says ``censored``. Runs resume.
@@ -21,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chart import charts
+from PIL import Image
 
 from wm_jax import checkpoint, models
 from wm_jax import config as configs
@@ -32,6 +36,7 @@ from wm_jax.train import train
 from wm_jax.writers import read_rows
 
 STEP = 5  # frames ahead
+TABLE = Path("experiments/results/time_to_quality.json")
 
 
 class Judge:
@@ -75,7 +80,8 @@ def run(arm: str, overrides: list[str], workdir: Path, judge: Judge) -> dict[str
 def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]]:
     """A row a run, and last the arm's own: median over seeds at the best learning rate."""
     rows = []
-    base = configs.load(arguments.arm, [])
+    base = configs.load(arguments.arm, arguments.overrides)
+    base_row = {"arm": arguments.arm, "backbone": base.model.name, "goal_px": judge.goal}
     for rate in arguments.rates or [base.optim.learning_rate]:
         for seed in arguments.seeds:
             name = f"{base.model.name}-{rate:g}-{seed}"
@@ -92,10 +98,7 @@ def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]
                 *arguments.overrides,
             ]
             row = run(arguments.arm, overrides, Path(arguments.out) / name, judge)
-            rows.append(
-                {"arm": arguments.arm, "learning_rate": rate, "seed": seed, "goal_px": judge.goal}
-                | row
-            )
+            rows.append(base_row | {"learning_rate": rate, "seed": seed} | row)
             print(name, row["seconds"], file=sys.stderr, flush=True)
     cap = 60 * arguments.minutes
     by_rate = {
@@ -106,11 +109,10 @@ def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]
     }
     best = min(by_rate, key=lambda rate: by_rate[rate])
     rows.append(
-        {
-            "arm": arguments.arm,
+        base_row
+        | {
             "learning_rate": best,
             "seed": None,
-            "goal_px": judge.goal,
             "seconds": by_rate[best],
             "censored": by_rate[best] >= cap,
             "cap_seconds": cap,
@@ -120,19 +122,46 @@ def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]
     return rows
 
 
+def plot(rows: list[dict[str, Any]]) -> Image.Image:
+    """Error over seconds, a line a backbone: at each time the median of its runs at its best rate,
+    each at the last checkpoint it had by then, from when all of them have one."""
+    best = {row["backbone"]: row["learning_rate"] for row in rows if row["seed"] is None}
+    curves: dict[str, list] = {}
+    for row in rows:
+        if row["seed"] is not None and row["learning_rate"] == best[row["backbone"]]:
+            curves.setdefault(row["backbone"], []).append(sorted(row["curve"]))
+    lines = {}
+    for name, runs in curves.items():
+        begin = max(run[0][0] for run in runs)
+        moments = sorted({when for run in runs for when, _ in run if when >= begin})
+        lines[name] = [
+            (when, float(np.median([[e for t, e in run if t <= when][-1] for run in runs])))
+            for when in moments
+        ]
+    return charts({f"px of error {STEP} frames ahead, over seconds of training": lines}, scale=2)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--arm", required=True, metavar="FILE.py:VARIANT")
-    parser.add_argument("--data", required=True, metavar="DIR")
-    parser.add_argument("--minutes", type=float, required=True, help="the cap of a run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the runs go")
+    parser.add_argument("--arm", metavar="FILE.py:VARIANT")
+    parser.add_argument("--data", metavar="DIR")
+    parser.add_argument("--minutes", type=float, help="the cap of a run")
+    parser.add_argument("--out", metavar="DIR", help="where the runs go")
     parser.add_argument("--seeds", type=lambda s: [int(x) for x in s.split(",")], default=[0, 1, 2])
     parser.add_argument("--rates", type=lambda s: [float(x) for x in s.split(",")], default=[])
     parser.add_argument("--checkpoint-every", type=int, default=100, help="updates")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
+    parser.add_argument("--table", type=Path, default=TABLE, help="of --plot (default %(default)s)")
+    parser.add_argument("--plot", metavar="PNG", help="draw the curves of a table, train nothing")
     arguments, arguments.overrides = parser.parse_known_args()
+    if arguments.plot:
+        plot(json.loads(arguments.table.read_text())).save(arguments.plot)
+        return 0
+    missing = [n for n in ("arm", "data", "minutes", "out") if getattr(arguments, n) is None]
+    if missing:
+        parser.error(f"training needs --{', --'.join(missing)}.")
     resolution = configs.load(arguments.arm, []).model.resolution
     rows = arm_rows(arguments, Judge(arguments.data, resolution))
     if arguments.json:
