@@ -278,7 +278,7 @@ def test_a_program_that_cannot_be_kept_is_run_all_the_same(cache, monkeypatch):
     monkeypatch.setattr(kept.serialize_executable, "serialize", refuse)
     before = programs(cache)
     lowered = jax.jit(lambda x: x + 41).lower(1)
-    program, name = kept.compiled(lowered, meshes.make_mesh(config().mesh))
+    program, name = kept.compiled(lowered, meshes.make_mesh(config().mesh), {})
     assert program(1) == 42
     assert programs(cache) == before and not kept.path_of(kept.PROGRAM, name).exists()
 

@@ -15,7 +15,7 @@ import os
 import pickle
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ def folder() -> str | None:
     return None if where and "://" in where else where
 
 
-def compiled(lowered: Any, mesh: Mesh) -> tuple[Any, str]:
-    """The program that was lowered, and its digest: a kept one, or one compiled here, and kept."""
-    name = digest(
-        surroundings(mesh), str(lowered.in_tree), str(lowered.out_tree), lowered.as_text()
-    )
+def compiled(lowered: Any, mesh: Mesh, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The program that was lowered (to be compiled with ``options``), and its digest: a kept one,
+    or one compiled here, and kept."""
+    told = json.dumps(dict(options), sort_keys=True)
+    trees = str(lowered.in_tree), str(lowered.out_tree)
+    name = digest(surroundings(mesh), told, *trees, lowered.as_text())
     program = load(name, mesh)
     if program is None:
         with _new_programs() as new:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -177,11 +178,40 @@ def make_train_step(
     return train_step
 
 
-def jit_train_step(train_step: Any, state: TrainState, mesh: Mesh) -> Any:
-    """The step as one program; ``state`` is donated, so its buffers are reused."""
+Options = Mapping[str, bool]
+
+
+def compiler_options(model: Any, mesh: Mesh) -> Options:
+    """What XLA is told when it compiles an update of ``model``, beyond its defaults.
+
+    On a CPU, of a backbone that is thousands of small operations and few products: to emit fusions
+    as it did before it had emitters of their own. The default's updates compile in 0.7 and run in
+    0.8 to 0.9 of the time so (jax 0.10.2); DreamerV3's RSSM would run in 1.09.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return _understood() if on_cpu and getattr(model, "small_operations", False) else {}
+
+
+@functools.cache
+def _understood() -> Options:
+    options = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # jax 0.11 has no such option
+        return {}
+    return options
+
+
+def jit_train_step(
+    train_step: Any, state: TrainState, mesh: Mesh, options: Options | None = None
+) -> Any:
+    """The step as one program; ``state`` is donated, so its buffers are reused. ``options`` are
+    `compiler_options`."""
     shardings = jax.tree.map(lambda x: x.sharding, state)
     step = meshes.on_mesh(train_step, mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+    outputs = shardings, meshes.replicated(mesh)
+    told = dict(options) if options else None
+    return jax.jit(step, donate_argnums=0, out_shardings=outputs, compiler_options=told)
 
 
 class Cost(NamedTuple):
@@ -200,10 +230,11 @@ def compile_train_step(
     batch: Batch,
     mesh: Mesh,
     make: Callable[[Any], Any] = lambda lowered: lowered.compile(),
+    options: Options | None = None,
 ) -> tuple[Any, Cost]:
     """The step compiled for these shapes and shardings, by ``make``, and its cost."""
     begin = time.monotonic()
-    traced = jit_train_step(train_step, state, mesh).trace(state, batch, np.float32(0))
+    traced = jit_train_step(train_step, state, mesh, options).trace(state, batch, np.float32(0))
     work, moved = flops.matmul_cost(traced.jaxpr.jaxpr)
     compiled = make(traced.lower())
     seconds = time.monotonic() - begin

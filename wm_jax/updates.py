@@ -65,17 +65,20 @@ def make(
 ) -> Updates:
     """The programs, compiled; left for a start of the same ``key``, if there is one."""
     programs, names, seconds = {}, [], 0.0
+    options = train_step.compiler_options(model, mesh)
 
     def compiled(lowered: Any) -> Any:
         if key is None:
             return lowered.compile()
-        program, name = kept.compiled(lowered, mesh)
+        program, name = kept.compiled(lowered, mesh, options)
         names.append(name)
         return program
 
     for frames in windows:
         step = train_step.make_train_step(model, optimizer, ema, frames)
-        programs[frames], cost = train_step.compile_train_step(step, state, batch, mesh, compiled)
+        programs[frames], cost = train_step.compile_train_step(
+            step, state, batch, mesh, compiled, options
+        )
         seconds += cost.compile_seconds
     cost = cost._replace(compile_seconds=round(seconds, 2))
     if names and all(kept.path_of(kept.PROGRAM, name).exists() for name in names):

@@ -53,8 +53,9 @@ class Case:
         self._batch = meshes.shard_batch(noise(), mesh)
         self._state = train_step.init_state(model, optimizer, self._batch, 0, mesh)
         function = train_step.make_train_step(model, optimizer)
+        options = train_step.compiler_options(model, mesh)
         self._update, self.cost = train_step.compile_train_step(
-            function, self._state, self._batch, mesh
+            function, self._state, self._batch, mesh, options=options
         )
         key = jax.random.PRNGKey(0)
 

@@ -181,6 +181,11 @@ class WorldModel:
         return self._state(params, carry, state.step + 1)
 
     @property
+    def small_operations(self) -> bool:
+        """Whether an update is mostly small operations: see `train_step.compiler_options`."""
+        return getattr(self.net.dynamics, "small_operations", False)
+
+    @property
     def edits(self) -> tuple[str, ...]:
         """Kinds of edit that this model takes: see `wm_jax.edit`."""
         told = (kind for kind, modality in TOLD.items() if modality in self.net.modalities)

@@ -87,6 +87,8 @@ class GridSlots(nn.Module):
     channels: int = 3
     told_size: int = 1
     posterior_reads_carry = True
+    #: Slots are followed by thousands of small operations, and few matrix products.
+    small_operations = True
     #: A camera moves every place by what is linear in the numbers that say so.
     hears_plainly = True
 
