@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 import time
@@ -23,14 +24,15 @@ from typing import Any
 
 CONFIG = "experiments/configs/scale.py"
 OUT = Path("experiments/results/compile.json")
+LARGE, WINDOWS = ("1b", "7b"), 2  # variants, and their windows a chip
 #: (variant, topology): first what is quick, then the targets, then weak scaling up to 512 chips.
 TARGETS = (
     ("debug", "v5e:2x2"),
     ("12m", "v5e:2x2"),
     ("50m", "v5e:2x2"),
     ("200m", "v5e:4x4"),
-    *((size, name) for size in ("1b", "7b") for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16")),
-    *((size, "v5p:8x8x8") for size in ("1b", "7b")),
+    *((size, name) for size in LARGE for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16")),
+    *((size, "v5p:8x8x8") for size in LARGE),
     *(("1b", name) for name in ("v5p:2x2x1", "v5p:2x4x4", "v5p:4x8x8")),
 )
 
@@ -55,6 +57,9 @@ def main() -> int:
 
 def _command(variant: str, topology: str, options: list[str]) -> list[str]:
     named = ["--config", f"{CONFIG}:{variant}", "--topology", topology]
+    if variant in LARGE:  # as many windows a chip on every slice
+        chips = math.prod(int(side) for side in topology.partition(":")[2].split("x"))
+        named += ["--batch", str(WINDOWS * chips)]
     return ["wm-jax", "compile", *named, *options, "--json"]
 
 
