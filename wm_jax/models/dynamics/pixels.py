@@ -31,6 +31,10 @@ from wm_jax.nn.grid import addresses
 
 #: Colours in [0, 1] times this: two colours 0.1 apart are one unit of surprise apart.
 CONTRAST = 10.0
+#: Saturation from which something has a hue: objects do, bars and the ground do not.
+HUED = 0.5
+#: Squares beside things with a hue that say little about which of two is the background.
+FEW = 10.0
 #: Colours this near to each other may both be background, under an uneven light.
 SHADE = 0.06
 #: Times that a plane is laid through what is near it.
@@ -94,20 +98,36 @@ def background_plane(
 
     Two colours are tried, that which most are near and that which most of the others are near, each
     made a plane by least squares over what is near it, again and again; the one that then holds
-    more of the frame is the background. An even bar is denser in colour than a shaded ground.
+    more of the frame, times what it holds beside things with a hue along each axis, is the
+    background. Bars may fill half of a frame, and are denser in colour than a shaded ground.
     """
     some = slice(None, None, THIN)
     near = _near(colours, background(colours[..., some, :]))
     others = _mode(colours[..., some, :], 1 - near[..., some])
     basis, wanted = (jnp.concatenate([jnp.ones_like(x[:, :1]), x - 0.5], 1) for x in (at, pixels))
-    planes, held = [], []
+    beside, planes, held = _beside_hues(colours), [], []
     for weight in (near, _near(colours, others)):
         for _ in range(PLANE_ROUNDS):
             plane = _fit(basis, weight, colours)
             weight = _near(colours, basis @ plane)
         planes.append(plane)
-        held.append(_near(colours, basis @ plane, 2.0).sum(-1)[..., None, None])
+        on = _near(colours, basis @ plane, 2.0)
+        votes = [FEW + (on * near).sum(-1) for near in beside]
+        held.append((on.sum(-1) * votes[0] * votes[1])[..., None, None])
     return wanted @ jnp.where(held[1] > 1.05 * held[0], planes[1], planes[0])
+
+
+def _beside_hues(colours: Float[Array, "*lead n c"]) -> list[Float[Array, "*lead n"]]:
+    """For each axis of the frame: 1 where a square has no hue and one within two of it along that
+    axis has; else 0. What hides a thing is beside it along one axis, the background along both."""
+    *lead, count, _ = colours.shape
+    side = round(count**0.5)
+    hued = (saturation(colours)[..., 0] > HUED).astype(colours.dtype)
+    maps = hued.reshape(*lead, side, side)
+    near = jnp.abs(jnp.arange(side)[:, None] - jnp.arange(side)) <= 2
+    beside = jnp.swapaxes(maps, -1, -2) @ near, maps @ near
+    beside = jnp.swapaxes(beside[0], -1, -2), beside[1]
+    return [jnp.minimum(x, 1.0).reshape(hued.shape) * (1 - hued) for x in beside]
 
 
 def _near(colours: Float[Array, "*lead n c"], centre: Float[Array, "*lead m c"], wide: float = 1.0):

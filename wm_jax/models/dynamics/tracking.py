@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from wm_jax.models.dynamics import templates
 from wm_jax.models.dynamics.kalman import LOST, PLACE, SPEED, place_measured, turn_measured
 from wm_jax.models.dynamics.laying import lay, lay_turning, view
-from wm_jax.models.dynamics.pixels import openness, owners, saturation
+from wm_jax.models.dynamics.pixels import HUED, openness, owners, saturation
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.paste import read_turned, shift, turned, write
@@ -110,8 +110,15 @@ def give_birth(
     past, moved = scene.past[..., :-1], _moved(scene, pixels)
     rare = jnp.square(pixels - ground).sum(-1)
     alone = _stands_alone(rare > NEW, side, cells)
+    # What has a hue is no bar: it stands alone beside one, and beside what is followed already.
+    share = owners(scene.place, scene.colour, scene.present, pixels, ground, cells).share.sum(1)
+    hued = (rare > NEW) & (saturation(pixels)[..., 0] > HUED) & (share < 0.5)
+    edge = ~hued.reshape(-1, *cells)
+    for _ in range(fine):  # where a hue may be mixed with what is in front
+        edge = templates.spread_out(edge)
+    small = alone | (_stands_alone(hued, side, cells) & ~edge.reshape(hued.shape))
     left = _left_behind(pixels, past, moved, cells, fine)
-    news = jnp.maximum(jnp.maximum(moved, left), rare * alone)
+    news = jnp.maximum(jnp.maximum(moved, left), rare * small)
     new = jnp.zeros(scene.place.shape[:2], bool)
     free, expected = (moved > STILL) | alone, _expected(scene, cells, spin)
     for _ in range(2):
