@@ -34,6 +34,14 @@ def test_a_shaded_ground_is_found_behind_bars_that_are_darker_or_lighter(slope, 
     np.testing.assert_allclose(at, truth, atol=0.03)
 
 
+@pytest.mark.parametrize("bar", [0.15, 0.7])
+def test_bars_that_fill_more_than_the_ground_are_not_the_background(bar):
+    """Things with a hue lie on the ground."""
+    colours, truth = frame(0.4, (0.1, 0.0), bar, [(0.24, 0.5), (0.54, 0.84)], texture=0.02)
+    at = background_plane(colours, AT, AT)[0, :, 0]
+    np.testing.assert_allclose(at, truth, atol=0.03)
+
+
 def test_an_even_ground_is_as_background_says():
     colours, _ = frame(0.4, (0.0, 0.0), 0.15, [(0.4, 0.6)])
     plane = background_plane(colours, AT, AT)

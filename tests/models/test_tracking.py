@@ -328,6 +328,30 @@ def test_the_past_pans_with_the_view():
     assert known[:-2, 3:].all() and not known[:, :3].any() and not known[-2:].any()
 
 
+@pytest.mark.parametrize("bar", [(19, 25), (17, 23)], ids=["all of it", "half of it"])
+def test_what_rests_beside_a_bar_becomes_a_slot(bar):
+    """A thing with a hue that has never moved, and that a bar touches or half hides."""
+    scenes = follow([(16.5, 14.0)] * 4, bar)
+    slot = the_slot(scenes[-1])
+    seen = (13.5 + min(bar[0], 19.5)) / 2
+    np.testing.assert_allclose(SIZE * scenes[-1].place[0, slot], (seen, 14.0), atol=0.7)
+    np.testing.assert_allclose(scenes[-1].colour[0, slot] / CONTRAST, RED, atol=0.05)
+
+
+def test_two_that_rest_and_touch_and_one_of_them_in_a_corner_become_slots():
+    frame = np.full((SIZE, SIZE, 3), GREY)
+    frame[-6:, -5:], frame[-6:, -11:-5] = RED, (0.1, 0.3, 0.8)
+    frame = jnp.asarray(frame.reshape(1, -1, 3), jnp.float32)
+    scene = GridSlots(CELLS, slots=4, sight=12).initial(1)
+    for _ in range(6):
+        scene = follower()(scene, frame)
+    present = np.asarray(scene.present[0, :, 0]) > 0.5
+    assert present.sum() == 2
+    places = SIZE * np.asarray(scene.place[0])[present]
+    np.testing.assert_allclose(sorted(places[:, 0]), (24, 29.5), atol=0.7)
+    np.testing.assert_allclose(places[:, 1], (29, 29), atol=0.7)
+
+
 def test_what_rests_in_the_open_becomes_a_slot_and_a_bar_does_not():
     """Only what fits into a template is a thing; it need not move."""
     scenes = follow([(10.0, 14.0)] * 2, bar=(18, 26))
