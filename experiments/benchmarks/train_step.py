@@ -1,6 +1,7 @@
 """How fast an update is, against the matmul rate of the same machine in the same minute.
 
     python experiments/benchmarks/train_step.py --json
+    python experiments/benchmarks/train_step.py --config default --size 12m --rounds 5 --json
 
 64×64 px, batch 8×32 frames of noise, whole windows, weights from `seed` 0. Rounds of one chunk a
 config are interleaved with chunks of a float32 matrix product (1024³), so that a machine that slows
@@ -102,9 +103,11 @@ def matmul() -> Callable[[], Any]:
     return lambda: product(a, a)
 
 
-def measure(names: list[str], rounds: int, seconds: float, parts: bool) -> list[dict[str, Any]]:
+def measure(
+    names: list[str], rounds: int, seconds: float, parts: bool, changes: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """One row a config."""
-    cases = [Case(name) for name in names]
+    cases = [Case(name, changes) for name in names]
     runs = {
         case.name: {"matmul": matmul(), "update": case.update} | (case.parts() if parts else {})
         for case in cases
@@ -151,6 +154,7 @@ def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--config", action="append", choices=list(CONFIGS), help="default: all")
+    parser.add_argument("--size", help="of the models, as of config.model.size; default: their own")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="a chunk of updates")
     parser.add_argument("--parts", action="store_true", help="also time loss and gradient alone")
@@ -158,7 +162,10 @@ def main() -> None:
     options = parser.parse_args()
     if "MALLOC_MMAP_MAX_" not in os.environ:
         print("the allocator settings of launch/quickstart are not in force", file=sys.stderr)
-    rows = measure(options.config or list(CONFIGS), options.rounds, options.seconds, options.parts)
+    names, changes = options.config or list(CONFIGS), {}
+    if options.size:
+        changes = {"model.size": options.size}
+    rows = measure(names, options.rounds, options.seconds, options.parts, changes)
     if options.json:
         print(json.dumps(rows))
         return
