@@ -171,7 +171,8 @@ def groups(text: str) -> tuple[int, ...]:
     """The first group of an instruction's ``replica_groups``, in any of the ways to write them:
 
     ``{{0,1},{2,3}}``; ``[2,4]<=[4,2]T(1,0)``, an iota that is transposed and cut; and
-    ``mesh['a'=2,'b'=4] {'b'}``, axes of a mesh, of which ``'b':(2)2`` is a part.
+    ``mesh['a'=2,'b'=4] {'b'}``, axes of a mesh, of which ``'b':(2)2`` is a part; the mesh may say
+    which devices it has, ``device_ids=([4,2]T(1,0))`` or ``device_ids=(0,2,1,3)``.
     """
     match = _GROUPS.search(text)
     if match is None:
@@ -200,11 +201,16 @@ def _from_iota(text: str) -> tuple[int, ...]:
 
 
 def _from_mesh(text: str) -> tuple[int, ...]:
-    match = re.match(r"mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
+    devices = r"(?:,\s*device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\))?"
+    match = re.match(r"mesh\[([^\]]*)\]" + devices + r"\s*\{([^}]*)\}", text)
     assert match is not None, text[:80]
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-    taken = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", match[2])
+    taken = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", match[5])
     ids, inside, place = np.arange(math.prod(sizes.values())), [], 0
+    if match[2] and match[3]:
+        ids = ids.reshape(_numbers(match[2])).transpose(_numbers(match[3])).ravel()
+    elif match[4]:
+        ids = np.array(_numbers(match[4]))
     dims: list[int] = []
     for name, size in sizes.items():
         parts = [(int(before or 1), int(part or size)) for n, before, part in taken if n == name]
