@@ -33,9 +33,9 @@ def table(tmp_path, monkeypatch):
     monkeypatch.setattr(pods.importlib.metadata, "version", lambda name: "0")
     monkeypatch.setattr(pods.subprocess, "run", lambda *_, **__: answers.pop(0))
 
-    def run(*found):
+    def run(*found, more=()):
         answers.extend(found)
-        options = ["pods", "--only", "12m,v5e:2x2", "--out", str(path)]
+        options = ["pods", "--only", "12m,v5e:2x2", "--out", str(path), *more]
         monkeypatch.setattr(sys, "argv", options)
         assert pods.main() == 0 and not answers
         return json.loads(path.read_text())["rows"]
@@ -46,12 +46,19 @@ def table(tmp_path, monkeypatch):
 def test_rows_are_kept_and_a_refusal_is_one(table, capsys):
     good = SimpleNamespace(returncode=0, stdout=json.dumps(REPORT), stderr="")
     bad = SimpleNamespace(returncode=2, stdout="", stderr="noise\nwm-jax compile: too large.\n")
-    rows = table(good, bad)
+    rows = table(good)
+    rows = table(bad, more=("--mesh", "auto"))
     assert rows[0]["report"] == REPORT and rows[0]["variant"] == "12m"
     assert rows[0]["command"] == (
         "wm-jax compile --config experiments/configs/scale.py:12m --topology v5e:2x2 "
-        "--mesh data=1,fsdp=-1 --json"
+        "--no-largest --json"
     )
+    assert "--mesh auto" in rows[1]["command"]
     assert rows[1]["error"] == "wm-jax compile: too large."
     assert "MFU  50.0 %" in capsys.readouterr().out
     assert table() == rows  # nothing is left to do
+
+
+def test_large_sizes_have_two_windows_a_chip_on_every_slice():
+    assert "--batch 1024" in " ".join(pods._command("7b", "v5p:8x8x8", []))
+    assert "--batch" not in pods._command("12m", "v5e:2x2", [])
