@@ -137,7 +137,8 @@ def base_config(model: str = "grid_slots") -> ConfigDict:
     # Devices that split the weights and the work of every layer, on the same windows; -1 likewise.
     config.mesh.tensor = 1
     config.mesh.cells = 1  # devices that split every frame into bands of rows
-    config.mesh.auto = False  # chooses the four above, and says why: see wm_jax.mesh_choice
+    # Chooses the sizes of all but cells (which is 1 then), and says why: see wm_jax.mesh_choice.
+    config.mesh.auto = False
     config.eval = ConfigDict()
     config.eval.split = "validation"  # which episodes clips are drawn from
     config.eval.context = 16  # frames shown, in clips and to an export's `encode` at a time

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, config: Any, where: Any, devices: list[Any]) -
 def on_mesh(task: Any, text: str | None, tell: Callable[[str], None]) -> Any:
     """The task on the mesh that ``text`` names; None: the config's own."""
     from wm_jax.ahead import program
-    from wm_jax.mesh_choice import choose
+    from wm_jax.mesh_choice import Sizes, choose
 
     if text == "auto" or (text is None and task.config.mesh.auto):
         chosen, why = choose(program.needs(task.config, task.batch_size), task.chips)
@@ -81,7 +81,7 @@ def on_mesh(task: Any, text: str | None, tell: Callable[[str], None]) -> Any:
         return task.with_mesh(**chosen._asdict())
     if text is None:
         return task
-    sizes = {"data": -1, "fsdp": 1, "tensor": 1, "cells": 1} | axes(text)
+    sizes = Sizes(-1, 1, 1)._asdict() | axes(text)
     if list(sizes.values()).count(-1) > 1:
         raise UserError(f"--mesh {text}: at most one axis may be -1 (all that are left).")
     return task.with_mesh(**sizes)
@@ -89,10 +89,12 @@ def on_mesh(task: Any, text: str | None, tell: Callable[[str], None]) -> Any:
 
 def axes(text: str) -> dict[str, int]:
     """``data=4,fsdp=16`` as sizes. Raises `UserError` for anything else."""
+    from wm_jax.mesh_choice import Sizes
+
     out = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
-        if name.strip() not in ("data", "fsdp", "tensor", "cells"):
+        if name.strip() not in Sizes._fields:
             raise UserError(f"--mesh {text}: there is no axis '{name}'; write auto, or {AXES}.")
         try:
             out[name.strip()] = int(size)

@@ -34,7 +34,7 @@ CONTRAST = 10.0
 #: Saturation from which something has a hue: objects do, bars and the ground do not.
 HUED = 0.5
 #: Squares beside things with a hue that say little about which of two is the background.
-FEW = 10.0
+UNDECIDED = 10.0
 #: Colours this near to each other may both be background, under an uneven light.
 SHADE = 0.06
 #: Times that a plane is laid through what is near it.
@@ -112,7 +112,7 @@ def background_plane(
             weight = _near(colours, basis @ plane)
         planes.append(plane)
         on = _near(colours, basis @ plane, 2.0)
-        votes = [FEW + (on * near).sum(-1) for near in beside]
+        votes = [UNDECIDED + (on * squares).sum(-1) for squares in beside]
         held.append((on.sum(-1) * votes[0] * votes[1])[..., None, None])
     return wanted @ jnp.where(held[1] > 1.05 * held[0], planes[1], planes[0])
 
@@ -125,9 +125,8 @@ def _beside_hues(colours: Float[Array, "*lead n c"]) -> list[Float[Array, "*lead
     hued = (saturation(colours)[..., 0] > HUED).astype(colours.dtype)
     maps = hued.reshape(*lead, side, side)
     near = jnp.abs(jnp.arange(side)[:, None] - jnp.arange(side)) <= 2
-    beside = jnp.swapaxes(maps, -1, -2) @ near, maps @ near
-    beside = jnp.swapaxes(beside[0], -1, -2), beside[1]
-    return [jnp.minimum(x, 1.0).reshape(hued.shape) * (1 - hued) for x in beside]
+    along = jnp.swapaxes(jnp.swapaxes(maps, -1, -2) @ near, -1, -2), maps @ near
+    return [jnp.minimum(x, 1.0).reshape(hued.shape) * (1 - hued) for x in along]
 
 
 def _near(colours: Float[Array, "*lead n c"], centre: Float[Array, "*lead m c"], wide: float = 1.0):
