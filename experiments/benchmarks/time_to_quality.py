@@ -157,6 +157,8 @@ def main() -> int:
     parser.add_argument("--plot", metavar="PNG", help="draw the curves of a table, train nothing")
     arguments, arguments.overrides = parser.parse_known_args()
     if arguments.plot:
+        if not arguments.table.is_file():
+            parser.error(f"--table {arguments.table} is no file; name one that --json made.")
         plot(json.loads(arguments.table.read_text())).save(arguments.plot)
         return 0
     missing = [n for n in ("arm", "data", "minutes", "out") if getattr(arguments, n) is None]

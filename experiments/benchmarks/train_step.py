@@ -1,6 +1,7 @@
 """How fast an update is, against the matmul rate of the same machine in the same minute.
 
     python experiments/benchmarks/train_step.py --json
+    python experiments/benchmarks/train_step.py --config default --xla-defaults --json
     python experiments/benchmarks/train_step.py --config default --size 12m --rounds 5 --json
 
 64×64 px, batch 8×32 frames of noise, whole windows, weights from `seed` 0. Rounds of one chunk a
@@ -44,17 +45,20 @@ CONFIGS = {"default": "small", "rssm": "small_rssm"}  # to variants of `EXPERIME
 
 
 class Case:
-    """One config with ``changes``: compiled programs and a state that its updates carry on."""
+    """One config with ``changes``: compiled programs and a state that its updates carry on. With
+    ``defaults`` XLA is told nothing of how to compile them."""
 
-    def __init__(self, name: str, changes: Mapping[str, Any] | None = None):
+    def __init__(
+        self, name: str, changes: Mapping[str, Any] | None = None, *, defaults: bool = False
+    ):
         config = change(load(f"{EXPERIMENTS}:{CONFIGS[name]}"), COMMON | dict(changes or {}))
-        self.name = name
+        self.name = f"{name}, XLA's defaults" if defaults else name
         model, optimizer = build(config.model), optim.make_optimizer(config.optim)
         mesh = meshes.make_mesh(config.mesh)
         self._batch = meshes.shard_batch(noise(), mesh)
         self._state = train_step.init_state(model, optimizer, self._batch, 0, mesh)
         function = train_step.make_train_step(model, optimizer)
-        options = train_step.compiler_options(model, mesh)
+        options = {} if defaults else train_step.compiler_options(model, mesh)
         self._update, self.cost = train_step.compile_train_step(
             function, self._state, self._batch, mesh, options=options
         )
@@ -104,17 +108,24 @@ def matmul() -> Callable[[], Any]:
 
 
 def measure(
-    names: list[str], rounds: int, seconds: float, parts: bool, changes: Mapping[str, Any]
+    names: list[str],
+    rounds: int,
+    seconds: float,
+    parts: bool,
+    changes: Mapping[str, Any],
+    defaults: bool,
 ) -> list[dict[str, Any]]:
     """One row a config."""
     cases = [Case(name, changes) for name in names]
+    if defaults:
+        cases += [Case(name, changes, defaults=True) for name in names]
     runs = {
         case.name: {"matmul": matmul(), "update": case.update} | (case.parts() if parts else {})
         for case in cases
     }
     for run in (run for of_case in runs.values() for run in of_case.values()):
         per_second(run, 0.0, jax.block_until_ready)  # warm
-    rates: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    rates: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for done in range(rounds):
         for name, of_case in runs.items():
             rates[name].append({})
@@ -155,6 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--config", action="append", choices=list(CONFIGS), help="default: all")
     parser.add_argument("--size", help="of the models, as of config.model.size; default: their own")
+    parser.add_argument(
+        "--xla-defaults", action="store_true", help="also as XLA compiles by itself"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="a chunk of updates")
     parser.add_argument("--parts", action="store_true", help="also time loss and gradient alone")
@@ -165,7 +179,9 @@ def main() -> None:
     names, changes = options.config or list(CONFIGS), {}
     if options.size:
         changes = {"model.size": options.size}
-    rows = measure(names, options.rounds, options.seconds, options.parts, changes)
+    rows = measure(
+        names, options.rounds, options.seconds, options.parts, changes, options.xla_defaults
+    )
     if options.json:
         print(json.dumps(rows))
         return
