@@ -17,7 +17,9 @@ PACKAGES = ("wm_jax", "data_pipelines")
 LAYERS = [
     ["wm_jax", "wm_jax.errors", "wm_jax.shapes", "wm_jax.edit", "wm_jax.progress"],
     ["wm_jax.allocator", "wm_jax.config_rules", "wm_jax.stop", "wm_jax.watchdog"],
-    ["wm_jax.manifest", "wm_jax.checkpoint_cli"],
+    ["wm_jax.manifest"],
+    ["wm_jax.remote"],
+    ["wm_jax.checkpoint_cli"],
     ["wm_jax.losses", "data_pipelines"],
     ["wm_jax.nn"],
     ["wm_jax.models"],

@@ -12,6 +12,7 @@ import errno
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from wm_jax import config as configs
 from wm_jax import manifest
 from wm_jax.errors import UserError
 from wm_jax.manifest import damage, folder, steps
+from wm_jax.remote import Mirror, fetched
 from wm_jax.train_step import TrainState
 
 _PARTIAL = "orbax-checkpoint-tmp"
@@ -43,14 +45,13 @@ class Keep(NamedTuple):
     every: int = 0
     best: str = ""
 
-    def drop(self, directory: Path) -> list[int]:
-        """Steps that may go."""
-        there = steps(directory)
+    def drop(self, there: list[int], scores_of: Callable[[int], dict[str, float]]) -> list[int]:
+        """Which of the steps ``there`` (ascending) may go; ``scores_of`` a step are its clip's."""
         stay = set(there[-self.last :])
         if self.every:
             stay |= {step for step in there if step % self.every == 0}
         if self.best:
-            scores = {step: manifest.scores(directory / str(step)) for step in there}
+            scores = {step: scores_of(step) for step in there}
             judged = [step for step in there if self.best in scores[step]]
             stay |= {max(judged, key=lambda step: scores[step][self.best])} if judged else set()
         return [step for step in there if step not in stay]
@@ -59,14 +60,15 @@ class Keep(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, for the process that trains: it saves, cleans up and restores.
 
-    ``notes`` collects sentences about what was found damaged; the caller shows them.
+    ``notes`` collects sentences about what was found damaged; the caller shows them. Whole steps
+    are copied to ``mirror`` as well, if there is one.
     """
 
-    def __init__(self, workdir: str | Path, keep: Keep | None = None):
+    def __init__(self, workdir: str | Path, keep: Keep | None = None, mirror: Mirror | None = None):
         self.directory = folder(workdir)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.notes: list[str] = []
-        self._keep = keep or Keep()
+        self._keep, self._mirror = keep or Keep(), mirror
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
         if jax.process_index() == 0:
@@ -105,6 +107,11 @@ class Checkpoints:
         if error is not None:
             raise error
 
+    def copy(self) -> None:
+        """To the mirror, what it lacks: of a run that is being written, by its writer alone."""
+        if self._mirror is not None:
+            self._mirror.push(self._keep.drop)
+
     def newest(self) -> int | None:
         """The newest whole step. Damaged steps are set aside as ``<step>.damaged`` and noted."""
         for step in reversed(steps(self.directory)):
@@ -136,6 +143,9 @@ class Checkpoints:
         state = TrainState(**rest, params=weights["params"], ema=weights.get("ema"))
         return Restored(state, loaded["data"], step)
 
+    def _scores(self, step: int) -> dict[str, float]:
+        return manifest.scores(self.directory / str(step))
+
     def _finish(
         self,
         response: Any,
@@ -148,8 +158,9 @@ class Checkpoints:
             response.result()
             if jax.process_index() == 0:
                 manifest.write(path, arrays, scores or {})
-                for step in self._keep.drop(self.directory):
+                for step in self._keep.drop(steps(self.directory), self._scores):
                     shutil.rmtree(self.directory / str(step))
+                self.copy()
         except BaseException as error:  # noqa: BLE001, handed to the caller by `wait`
             self._error = self._explain(error, path)
 
@@ -176,9 +187,10 @@ class Checkpoints:
 def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, ConfigDict, int]:
     """(weights, config, step) of the newest whole checkpoint, or of ``step``, on one device.
 
-    The averaged weights where the run kept them. Reads only, so a run may be going on meanwhile.
+    The averaged weights where the run kept them. Reads only, so a run may be going on meanwhile. Of
+    a workdir that is a URL, its newest step and ``step`` are here afterwards.
     """
-    directory = folder(workdir)
+    directory = folder(fetched(workdir, step))
     found = [s for s in reversed(steps(directory)) if step in (None, s)]
     whole = next((s for s in found if damage(directory / str(s)) is None), None)
     if whole is None:

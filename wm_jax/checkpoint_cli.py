@@ -10,6 +10,7 @@ from typing import Any
 
 from wm_jax import manifest
 from wm_jax.errors import UserError
+from wm_jax.remote import fetched_whole
 
 _FORMATTER = argparse.RawDescriptionHelpFormatter
 EPILOG = """\
@@ -86,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
         add = actions.add_parser(
             name, help=what, epilog=EPILOG, formatter_class=_FORMATTER
         ).add_argument
-        add("--workdir", type=Path, required=True, metavar="DIR", help="the run's folder")
+        add(
+            "--workdir",
+            type=fetched_whole,
+            required=True,
+            metavar="DIR",
+            help="the run's folder, or its URL",
+        )
         add("--json", action="store_true", help="print the result as JSON")
     return parser

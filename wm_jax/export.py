@@ -26,6 +26,7 @@ import numpy as np
 
 from wm_jax import __version__, model_card, programs, shapes
 from wm_jax.errors import MissingExtra, UserError
+from wm_jax.remote import fetched
 
 #: What the loader must agree with; raised when a folder's contents change.
 FORMAT = 1
@@ -39,7 +40,9 @@ def main(argv: list[str]) -> int:
         description="Turn a run into a folder that runs with jax alone.",
         epilog="example: wm-jax export --workdir runs/a --out exported/a",
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--workdir", type=fetched, required=True, help="the run's folder, or its URL"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--json", action="store_true", help="print the manifest")
     args = parser.parse_args(argv)

@@ -54,7 +54,12 @@ def write(path: Path, arrays: dict[str, dict[str, str]], scores: dict[str, float
 
 def read(path: Path) -> dict[str, Any]:
     """The manifest of a step. Raises `ValueError` where it is not what was written."""
-    content = json.loads((path / MANIFEST).read_text())
+    return parsed((path / MANIFEST).read_bytes())
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """The same of a manifest's text."""
+    content = json.loads(text)
     if not isinstance(content, dict) or not {"files", "arrays"} <= content.keys():
         raise ValueError("not a manifest")
     # Manifests of earlier versions have no digest.

@@ -116,10 +116,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def param_shardings(params: PyTree, logical_axes: PyTree, mesh: Mesh) -> PyTree:
     """One `NamedSharding` a parameter: ``tensor`` splits the largest axis that a rule allows and
-    its size divides, then ``fsdp`` the largest of the others.
+    its size divides, then ``fsdp`` the last of the others.
 
     Of a layer that widens and one that narrows again both are split on the wide side by ``tensor``,
-    so what lies between them stays where it is made and is summed once, after the second.
+    so what lies between them stays where it is made and is summed once, after the second. Any axis
+    is as good for ``fsdp``, whose devices gather it; but the first of a 3×3 kernel is nine in one.
     ``logical_axes`` has the structure of ``params``, with a tuple of names (or None) at each leaf.
     """
 
@@ -135,7 +136,8 @@ def param_shardings(params: PyTree, logical_axes: PyTree, mesh: Mesh) -> PyTree:
             free = [i for i, rule in enumerate(rules) if axis in rule and spec[i] is None]
             fits = [i for i in free if leaf.shape[i] % size == 0]
             if fits and size > 1:
-                spec[max(fits, key=lambda i: leaf.shape[i])] = axis
+                largest = max(fits, key=lambda i: leaf.shape[i])
+                spec[largest if axis == "tensor" else fits[-1]] = axis
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(sharding, params, logical_axes)

@@ -28,6 +28,7 @@ from wm_jax import (
     optim,
     processes,
     recover,
+    remote,
     train_step,
     updates,
     warm_start,
@@ -64,14 +65,16 @@ def train(
     ``model`` replaces the one that the config names; ``source`` and ``validation`` replace the
     splits on disk by episodes at hand. Raises `UserError` for anything a user can mend.
     """
+    mirror = remote.of(workdir)
     try:
-        run = Run(config, Path(workdir), model, source, validation)
+        run = Run(config, workdir, model, source, validation, mirror)
         try:
             result = run.train()
             processes.meet("end")
-            return result
         finally:
             run.close()
+        run.copy()
+        return result
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -87,13 +90,17 @@ class Run:
     def __init__(
         self,
         config: ConfigDict,
-        workdir: Path,
+        workdir: str | Path,
         model: Any = None,
         source: Episodes | None = None,
         validation: Episodes | None = None,
+        mirror: remote.Mirror | None = None,
     ):
         self._begin = time.monotonic()
-        self._workdir = workdir
+        self._mirror, self._place = mirror, workdir
+        self._workdir = workdir = remote.folder(workdir)
+        if mirror is not None:
+            self._fetch(mirror)
         self._config = config = configs.adopt(configs.validate(config), workdir)
         self._model = _build(config) if model is None else model
         self._named = model is None  # by the config, which then says all there is to know of it
@@ -113,7 +120,7 @@ class Run:
         self._stages = curriculum.stages(config)
         self._validation = validation
         keep = checkpoint.Keep(config.train.keep, config.train.keep_every, config.train.keep_best)
-        self._checkpoints = checkpoint.Checkpoints(workdir, keep)
+        self._checkpoints = checkpoint.Checkpoints(workdir, keep, mirror)
         self._saved = self._checkpoints.newest()
         self._first = jax.process_index() == 0  # of several processes one writes and tells
         self._writer = Writer(workdir if self._first else None, self._saved or 0)
@@ -127,6 +134,20 @@ class Run:
         self._scores: dict[str, float] = {}  # of the clip drawn after the last update
         self._clips: Clips | None = None
         self._corrupt_told: set[int] = set()
+
+    def _fetch(self, mirror: remote.Mirror) -> None:
+        if jax.process_count() > 1:
+            raise UserError(
+                f"{mirror.url}: several processes need a workdir that all of them see; mount the "
+                "bucket and name the folder (launch/README.md says how)."
+            )
+        mirror.fetch()
+
+    def copy(self) -> None:
+        """The last of a run to its mirror. Raises `UserError` where that is not to be had."""
+        if self._mirror is not None:
+            self._checkpoints.copy()
+            self._mirror.check()
 
     def close(self) -> None:
         try:
@@ -236,11 +257,14 @@ class Run:
         return state, to
 
     def _tell_damage(self) -> None:
-        """What was found damaged since the last time."""
-        for note in self._checkpoints.notes:
-            _tell(note)
-            self._writer.event("damaged_checkpoint", self._saved or 0, note=note)
-        self._checkpoints.notes.clear()
+        """What was found damaged since the last time, and what could not be copied."""
+        places = {"damaged_checkpoint": self._checkpoints, "mirror": self._mirror}
+        for kind, place in places.items():
+            for note in place.notes if place is not None else ():
+                _tell(note)
+                self._writer.event(kind, self._saved or 0, note=note)
+            if place is not None:
+                place.notes.clear()
 
     def _watchdog(self) -> Watchdog:
         stacks = self._workdir / f"hung_{jax.process_index()}.txt"
@@ -406,6 +430,7 @@ class Run:
         path = self._checkpoints.save(state, position, self._config, self._scores)
         self._saved = step
         self._writer.event("checkpoint", step, path=str(path))
+        self._tell_damage()
 
     def _result(self, step: int) -> dict[str, Any]:
         rows = [r for r in read_rows(self._workdir / "metrics.jsonl") if "train/loss/total" in r]
@@ -413,7 +438,7 @@ class Run:
             "step": step,
             "steps": self._config.train.steps,
             "stopped": step < self._config.train.steps,
-            "workdir": str(self._workdir),
+            "workdir": str(self._place),
             "checkpoint": str(self._checkpoints.directory / str(step)),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -66,16 +65,14 @@ def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainS
 
     params = jax.tree_util.tree_map_with_path(choose, state.params)
     average = None if state.ema is None else jax.tree.map(jnp.copy, params)
-    report = Taken(str(checkpoint.folder(workdir) / str(step)), step, taken, drawn, left)
+    report = Taken(f"{workdir}/checkpoints/{step}", step, taken, drawn, left)
     return state._replace(params=params, ema=average), report
 
 
-def place(source: str) -> tuple[Path, int | None]:
+def place(source: str) -> tuple[str, int | None]:
     """Workdir and update of ``WORKDIR`` (the newest: None) or ``WORKDIR/checkpoints/UPDATE``."""
-    path = Path(source)
-    if path.name.isdigit() and path.parent.name == "checkpoints":
-        return path.parent.parent, int(path.name)
-    return path, None
+    above, _, last = source.rstrip("/").rpartition("/checkpoints/")
+    return (above, int(last)) if above and last.isdigit() else (source, None)
 
 
 def named(tree: Any) -> dict[str, jax.Array]:

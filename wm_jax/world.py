@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from wm_jax import checkpoint, models, naming, sentences, shapes, telling
+from wm_jax import checkpoint, models, naming, remote, sentences, shapes, telling
 from wm_jax import config as configs
 from wm_jax.edit import (
     KINDS,
@@ -67,13 +67,13 @@ class Clip(NamedTuple):
 
 
 def load(path: str | Path, step: int | None = None) -> World:
-    """The model of a run's folder, or of an export's. ``step``: of a run, an earlier checkpoint.
-    Raises `UserError` where there is neither."""
-    folder = Path(path)
+    """The model of a run's folder or URL, or of an export's folder. ``step``: of a run, an earlier
+    checkpoint. Raises `UserError` where there is neither."""
+    folder = remote.folder(path)
     if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
         (params, config), updates = _exported(folder), 0
     else:
-        params, config, updates = checkpoint.restore_params(folder, step)
+        params, config, updates = checkpoint.restore_params(path, step)
     return World(
         models.build(config.model),
         params,

@@ -4,13 +4,15 @@
     python $gradients                                     gradients of all pairs, into the table
     python $gradients --only s5:2x2x2,rssm:4 --out /tmp/some.json
     python $gradients --only grid_gru:2x2x2 --updates 100 --double      a loss curve, in float64
+    python $gradients --only grid_gru:2,grid_gru:ulp --updates 100 --double --optimizer muon
 
 Eight fake devices of a CPU; a mesh is named data[xfsdp[xtensor[xcells]]]. Models have size 'debug'
 and 16 px, weights are random (a start has zeros, which could hide a mistake), products are of the
 highest precision and the noise is the same on every mesh. What is said of a pair is the largest
 
 - ``‖g − g₁‖ / ‖g₁‖`` of its tensors, g₁ the gradient on one device without any mesh;
-- with ``--updates``, ``|l − l₁| / |l₁|`` of its losses, l₁ those of a mesh of one device.
+- with ``--updates``, ``|l − l₁| / |l₁|`` of its losses, l₁ those of a mesh of one device. The
+  "mesh" ``ulp`` is a control: one device, and every weight moved by its last bit.
 
 A pair that is in the table stays there; delete the file to measure anew. In float64 what is left of
 an error is no rounding.
@@ -42,6 +44,7 @@ from wm_jax.shapes import CONDITION_SIZES
 
 OUT = Path("experiments/results/gradients.json")
 MESHES = ("1", "2", "4", "8", "2x2", "4x2", "2x2x2", "1x1x1x2", "2x2x1x2")
+ULP = "ulp"
 TOLD = ("actions", "camera", "light")
 BATCH, FRAMES, SIDE = 8, 6, 16  # windows, frames of each, px
 #: LLVM's optimiser is off: most of the time is compiling.
@@ -119,13 +122,26 @@ def gradient_errors(name: str) -> Callable[[str], dict[str, float]]:
     return errors
 
 
-def loss_errors(name: str, updates: int) -> Callable[[str], dict[str, float]]:
+def nudged(params: Any) -> Any:
+    """With every number moved by its last bit, up or down."""
+    random = np.random.default_rng(3)
+
+    def nudge(leaf):
+        x = np.asarray(leaf)
+        towards = np.where(random.random(x.shape) < 0.5, -np.inf, np.inf).astype(x.dtype)
+        return jnp.asarray(np.nextafter(x, towards))
+
+    return jax.tree.map(nudge, params)
+
+
+def loss_errors(name: str, updates: int, optimizer_name: str) -> Callable[[str], dict[str, float]]:
     """For a mesh, the error of the loss before every update."""
-    config = config_of(name)
+    config = change(config_of(name), {"optim.name": optimizer_name})
     model, optimizer = build(config.model), optim.make_optimizer(config.optim)
 
     def curve(shape: str) -> np.ndarray:
-        mesh, params = mesh_of(shape), weights(model)
+        mesh, params = mesh_of("1" if shape == ULP else shape), weights(model)
+        params = nudged(params) if shape == ULP else params
         key = jax.random.PRNGKey(2)
         state = train_step.TrainState(jnp.int32(0), key, params, optimizer.init(params))
         split = train_step.state_shardings(state, model, optimizer, mesh)
@@ -146,9 +162,11 @@ def loss_errors(name: str, updates: int) -> Callable[[str], dict[str, float]]:
     return errors
 
 
-def measure(name: str, shapes: list[str], updates: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure(
+    name: str, shapes: list[str], updates: int, optimizer: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each mesh, the largest error on it, and of what. A NaN is larger than anything."""
-    errors = loss_errors(name, updates) if updates else gradient_errors(name)
+    errors = loss_errors(name, updates, optimizer) if updates else gradient_errors(name)
     for shape in shapes:
         begin = time.monotonic()
         found = errors(shape)
@@ -171,13 +189,15 @@ def main() -> int:
     for pair in args.only.split(",") if args.only else every:
         name, _, shape = pair.partition(":")
         asked.setdefault(name, []).append(shape)
-    what = f"losses of {args.updates} updates" if args.updates else "gradients"
+    what = "gradients"
+    if args.updates:
+        what = f"losses of {args.updates} updates, {args.optimizer}"
     kind = f"{what}, {'float64' if args.double else 'float32'}, jax {jax.__version__}"
     table = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name, shapes in asked.items():
         there = table.setdefault(kind, {}).setdefault(name, {})
         left = [shape for shape in shapes if shape not in there]
-        for shape, found in measure(name, left, args.updates) if left else ():
+        for shape, found in measure(name, left, args.updates, args.optimizer) if left else ():
             there[shape] = found
             args.out.write_text(json.dumps(table, indent=1) + "\n")
     return 0
@@ -189,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="BACKBONE:MESH,…", help="these pairs, not all")
     parser.add_argument("--updates", type=int, default=0, help="losses of so many, not gradients")
+    parser.add_argument("--optimizer", default="adamw", help="of --updates (default %(default)s)")
     parser.add_argument("--double", action="store_true", help="in float64")
     parser.add_argument("--out", type=Path, default=OUT, help="default %(default)s")
     return parser

@@ -1,7 +1,7 @@
 """What the sizes of `scale.py` need of whole slices of TPUs: the table of compiles, row by row.
 
     python experiments/benchmarks/pods.py                       what is not in the table yet
-    python experiments/benchmarks/pods.py --only 12m,v5e:2x2    one variant and topology
+    python experiments/benchmarks/pods.py --only 7b,v5e:16x16   one variant and topology
     python experiments/benchmarks/pods.py --mesh auto           on another mesh than the config's
     python experiments/benchmarks/pods.py --sweep               the best mesh of all, a compile each
 
@@ -24,16 +24,19 @@ from typing import Any
 
 CONFIG = "experiments/configs/scale.py"
 OUT = Path("experiments/results/compile.json")
-LARGE, WINDOWS = ("1b", "7b"), 2  # variants, and their windows a chip
-#: (variant, topology): first what is quick, then the targets, then weak scaling up to 512 chips.
-TARGETS = (
-    ("debug", "v5e:2x2"),
-    ("12m", "v5e:2x2"),
-    ("50m", "v5e:2x2"),
-    ("200m", "v5e:4x4"),
-    *((size, name) for size in LARGE for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16")),
-    *((size, "v5p:8x8x8") for size in LARGE),
-    *(("1b", name) for name in ("v5p:2x2x1", "v5p:2x4x4", "v5p:4x8x8")),
+WINDOWS = 2  # a chip, on every slice
+DOTS = "--config.model.remat=dots"  # keeps products where there is room for them
+#: (variant, topology, windows a chip, options): the targets, then weak scaling from 4 chips on.
+TARGETS: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
+    ("1b", "v5p:4x4x4", WINDOWS, ()),
+    ("1b", "v5e:16x16", WINDOWS, ()),
+    ("1b", "v6e:16x16", WINDOWS, (DOTS,)),
+    ("1b", "v5p:8x8x8", WINDOWS, ()),
+    ("7b", "v5p:4x4x4", WINDOWS, ()),
+    ("7b", "v5e:16x16", 1, ()),
+    ("7b", "v6e:16x16", WINDOWS, ()),
+    ("7b", "v5p:8x8x8", WINDOWS, ("--mesh", "data=2,fsdp=256")),  # 512 divides no width
+    ("1b", "v5p:2x2x1", WINDOWS, ()),
 )
 
 
@@ -41,12 +44,12 @@ def main() -> int:
     args = _parser().parse_args()
     rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
     done = {row["command"] for row in rows}
-    for variant, topology in TARGETS:
+    for variant, topology, windows, given in TARGETS:
         if args.only and args.only != f"{variant},{topology}":
             continue
-        options = ["--sweep"] if args.sweep else ["--mesh", args.mesh] if args.mesh else []
-        options += [] if args.largest else ["--no-largest"]
-        command = _command(variant, topology, options)
+        mesh = ["--sweep"] if args.sweep else ["--mesh", args.mesh] if args.mesh else []
+        options = [*(mesh or given), *([] if args.largest else ["--no-largest"])]
+        command = _command(variant, topology, args.windows or windows, options)
         if " ".join(command) in done:
             continue
         rows.append(measure(command, variant))
@@ -55,11 +58,10 @@ def main() -> int:
     return 0
 
 
-def _command(variant: str, topology: str, options: list[str]) -> list[str]:
+def _command(variant: str, topology: str, windows: int, options: list[str]) -> list[str]:
+    chips = math.prod(int(side) for side in topology.partition(":")[2].split("x"))
     named = ["--config", f"{CONFIG}:{variant}", "--topology", topology]
-    if variant in LARGE:  # as many windows a chip on every slice
-        chips = math.prod(int(side) for side in topology.partition(":")[2].split("x"))
-        named += ["--batch", str(WINDOWS * chips)]
+    named += ["--batch", str(windows * chips)]
     return ["wm-jax", "compile", *named, *options, "--json"]
 
 
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", metavar="VARIANT,TOPOLOGY", help="of the table's targets, one")
+    parser.add_argument("--windows", type=int, help="a chip; default: those of the table")
     parser.add_argument("--mesh", help="as of wm-jax compile; default: the config's own")
     parser.add_argument("--sweep", action="store_true", help="all meshes of each target")
     parser.add_argument("--largest", action="store_true", help="and the largest batch: one more")

@@ -112,3 +112,33 @@ def test_a_chip_alone_sends_nothing():
 )
 def test_groups_in_every_way_to_write_them(text, group):
     assert hlo.groups(f"%p), {text}, use_global_device_ids=true") == group
+
+
+MOVES = """\
+HloModule moves, is_scheduled=true
+
+%fused (x: f32[8,4]) -> bf16[8,4] {
+  %x = f32[8,4]{1,0} parameter(0)
+  ROOT %y = bf16[8,4]{1,0} convert(%x)
+}
+
+%body (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %negated = f32[8]{0} negate(%x)
+}
+
+ENTRY %main (p: f32[8,4], q: f32[8]) -> bf16[8,4] {
+  %p = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %q = f32[8]{0} parameter(1)
+  %start = ((f32[8,4]{1,0:T(8,128)}), f32[2,4]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p)
+  %done = f32[2,4]{1,0:T(8,128)S(1)} slice-done(%start)
+  %near = bf16[2,4]{1,0:T(8,128)(2,1)S(1)} convert(%done)
+  %w = f32[8]{0} while(%q), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %far = bf16[8,4]{1,0:T(8,128)(2,1)} fusion(%p, %near), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_memory_traffic_is_what_lies_in_hbm():
+    prefetched, looped, fused = 2 * 4 * 4, 5 * 2 * 8 * 4, 8 * 4 * (4 + 2)
+    assert hlo.parse(MOVES).hbm_bytes == prefetched + looped + fused

@@ -21,8 +21,8 @@ REPORT = {
 def test_the_targets_are_those_of_the_issue_and_exist():
     for size in ("1b", "7b"):
         for name in ("v5p:4x4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8"):
-            assert (size, name) in pods.TARGETS
-    for variant, name in pods.TARGETS:
+            assert (size, name) in {target[:2] for target in pods.TARGETS}
+    for variant, name, *_ in pods.TARGETS:
         assert variant in scale.VARIANTS and topology(name).size > 0
 
 
@@ -35,7 +35,7 @@ def table(tmp_path, monkeypatch):
 
     def run(*found, more=()):
         answers.extend(found)
-        options = ["pods", "--only", "12m,v5e:2x2", "--out", str(path), *more]
+        options = ["pods", "--only", "1b,v5p:2x2x1", "--out", str(path), *more]
         monkeypatch.setattr(sys, "argv", options)
         assert pods.main() == 0 and not answers
         return json.loads(path.read_text())["rows"]
@@ -48,10 +48,10 @@ def test_rows_are_kept_and_a_refusal_is_one(table, capsys):
     bad = SimpleNamespace(returncode=2, stdout="", stderr="noise\nwm-jax compile: too large.\n")
     rows = table(good)
     rows = table(bad, more=("--mesh", "auto"))
-    assert rows[0]["report"] == REPORT and rows[0]["variant"] == "12m"
+    assert rows[0]["report"] == REPORT and rows[0]["variant"] == "1b"
     assert rows[0]["command"] == (
-        "wm-jax compile --config experiments/configs/scale.py:12m --topology v5e:2x2 "
-        "--no-largest --json"
+        "wm-jax compile --config experiments/configs/scale.py:1b --topology v5p:2x2x1 "
+        "--batch 8 --no-largest --json"
     )
     assert "--mesh auto" in rows[1]["command"]
     assert rows[1]["error"] == "wm-jax compile: too large."
@@ -59,6 +59,6 @@ def test_rows_are_kept_and_a_refusal_is_one(table, capsys):
     assert table() == rows  # nothing is left to do
 
 
-def test_large_sizes_have_two_windows_a_chip_on_every_slice():
-    assert "--batch 1024" in " ".join(pods._command("7b", "v5p:8x8x8", []))
-    assert "--batch" not in pods._command("12m", "v5e:2x2", [])
+def test_a_batch_is_so_many_windows_a_chip():
+    assert "--batch 1024" in " ".join(pods._command("7b", "v5p:8x8x8", 2, []))
+    assert "--batch 8" in " ".join(pods._command("1b", "v5p:2x2x1", 2, []))

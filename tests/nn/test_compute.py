@@ -9,7 +9,17 @@ import pytest
 from tests.models.quick import quick_jit, random_variables
 from wm_jax.models.dynamics.grid_gru import GridGRU
 from wm_jax.nn.block_dense import BlockDense, SplitDense
-from wm_jax.nn.compute import REMAT, Compute, rounded, using
+from wm_jax.nn.compute import (
+    REMAT,
+    Compute,
+    conv_general_dilated,
+    einsum,
+    in_turn,
+    narrow_dot_general,
+    rematerialised,
+    rounded,
+    using,
+)
 from wm_jax.nn.dense import Dense
 
 NARROW = Compute(dtype="bfloat16")
@@ -83,3 +93,62 @@ def test_remat_gives_the_same_gradient_of_a_long_window_in_less_memory(remat):
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert memory < 0.8 * whole
+
+
+def test_what_is_only_moved_is_handed_on_narrow_with_the_same_numbers():
+    a, b = jax.random.normal(jax.random.key(0), (2, 16, 16))
+    with using(NARROW):
+        wide, narrow = einsum("ij,jk->ik", a, b), einsum("ij,jk->ik", a, b, narrow=True)
+        layer = Dense(4, dot_general=narrow_dot_general, use_bias=False)
+        moved = layer.apply(layer.init(jax.random.key(1), a), a)
+    assert (wide.dtype, narrow.dtype, moved.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)
+    np.testing.assert_array_equal(wide, narrow.astype(jnp.float32))
+    assert einsum("ij,jk->ik", a, b, narrow=True).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kept", ["dots", "full"])
+def test_convolutions_are_products_that_are_kept(kept):
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            def layer(module, x):
+                return jnp.cos(nn.Conv(3, (3,), conv_general_dilated=conv_general_dilated)(x))
+
+            return rematerialised(layer)(self, x)
+
+    x = jnp.ones((1, 8, 3))
+    variables = Two().init(jax.random.key(0), x)
+    with using(Compute(remat=kept)):
+        program = str(jax.make_jaxpr(jax.grad(lambda v: Two().apply(v, x).sum()))(variables))
+    # Forward and the weights' gradient, and the forward once more where it is not kept.
+    assert program.count("conv_general_dilated[") == {"dots": 2, "full": 3}[kept]
+
+
+def test_weights_in_turn_wait_for_what_they_multiply_and_change_no_number():
+    class Two(nn.Module):
+        turns: bool
+
+        def setup(self):
+            self.layers = [nn.Dense(4), nn.Dense(4)]
+
+        def __call__(self, x):
+            for layer in self.layers:
+
+                def apply(module, x, layer=layer):
+                    return jnp.tanh(layer(x))
+
+                x = in_turn(apply)(self, x) if self.turns else apply(self, x)
+            return x
+
+    x = jax.random.normal(jax.random.key(0), (3, 4))
+    variables = Two(False).init(jax.random.key(1), x)
+
+    def gradient(turns, remat="full"):
+        with using(Compute(remat=remat)):
+            function = jax.grad(lambda v: jnp.square(Two(turns).apply(v, x)).sum())
+            return function(variables), str(jax.make_jaxpr(function)(variables))
+
+    got, program = gradient(True)
+    jax.tree.map(np.testing.assert_array_equal, got, gradient(False)[0])
+    assert program.count("optimization_barrier") >= 2
+    assert "optimization_barrier" not in gradient(True, "dots")[1]

@@ -1,10 +1,14 @@
-"""Collectives of a compiled program, read off its HLO text (``compiled.as_text()``).
+"""Collectives and memory traffic of a compiled program, off its HLO text (``compiled.as_text()``).
 
 A collective that the compiler overlaps with other work shows up several times: where it starts,
 inside what it runs beside, and where it is waited for. All of them have one channel, so a channel
 counts once a computation that is run. What is in the body of a loop counts as often as the loop
 runs, if the compiler knows how often (``known_trip_count``); else once, and `Program.unknown_loops`
 says so.
+
+Memory traffic is what each instruction that is run reads and writes of arrays that lie in HBM: on a
+TPU a layout says of an array that it is in on-chip memory (``S(1)``). XLA's own count has those in
+it too, and the body of a loop once. An array is counted whole, even if only a slice of it is read.
 """
 
 from __future__ import annotations
@@ -24,6 +28,13 @@ _CALLED = re.compile(r"(?:calls|body|condition|async_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+|f8\w+|c64|c128)\[([\d,]*)\]")
+#: An array's type, sides and memory space ('' is HBM).
+_ARRAY = re.compile(_SHAPE.pattern + r"(?:\{[^{}]*?(S\(\d+\))?\})?")
+#: They move nothing themselves; what is run inside them is counted there.
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "after-all"),
+    *("while", "conditional", "call", "partition-id", "replica-id", "async-start", "async-update"),
+}
 _GROUPS = re.compile(r"(?:replica_groups|source_target_pairs)=")
 
 
@@ -52,14 +63,16 @@ class Collective(NamedTuple):
 
 class Program(NamedTuple):
     """loops: how often each loop runs, one within another multiplied; unknown_loops: how many more
-    there are of which the compiler does not know it."""
+    there are of which the compiler does not know it; hbm_bytes: read and written, on one chip."""
 
     collectives: list[Collective]
     loops: list[int]
     unknown_loops: int
+    hbm_bytes: int
 
 
 class _Instruction(NamedTuple):
+    name: str
     shape: str
     operation: str
     rest: str
@@ -68,15 +81,16 @@ class _Instruction(NamedTuple):
 def parse(text: str) -> Program:
     """The collectives of a compiled module, and its loops."""
     computations, entry = _computations(text)
-    out = Program([], [], 0)
     found: dict[tuple[str, int], Collective] = {}
     loops: list[int] = []
-    unknown = 0
-    todo = [(entry, 1)]
+    unknown = moved = 0
+    todo = [(entry, 1, True)]
     while todo:
-        name, times = todo.pop()
+        name, times, run = todo.pop()
         body = computations.get(name, [])
         starts = any("AsyncCollectiveStart" in i.rest for i in body)
+        if run:
+            moved += times * _traffic(body)
         for instruction in body:
             inner = times
             if instruction.operation == "while":
@@ -84,7 +98,8 @@ def parse(text: str) -> Program:
                 unknown += trips is None
                 inner = times * (int(trips[1]) if trips else 1)
                 loops += [inner] if trips else []
-            todo += [(called, inner) for called in _called(instruction)]
+            step = run and instruction.operation != "fusion"  # which runs as one
+            todo += [(called, inner, step) for called in _called(instruction)]
             collective = _collective(name, instruction, body, times)
             if collective is None:
                 continue
@@ -92,7 +107,31 @@ def parse(text: str) -> Program:
             before = found.get(key)
             overlapped = starts or collective.overlapped or bool(before and before.overlapped)
             found[key] = (before or collective)._replace(overlapped=overlapped)
-    return out._replace(collectives=list(found.values()), loops=loops, unknown_loops=unknown)
+    return Program(list(found.values()), loops, unknown, moved)
+
+
+def _traffic(body: list[_Instruction]) -> int:
+    """Bytes of HBM that the instructions of a computation read and write, one after another."""
+    there = {instruction.name: _in_hbm(instruction.shape) for instruction in body}
+    total = 0
+    for instruction in body:
+        operation = instruction.operation
+        if operation in _FREE or operation.endswith("-done"):
+            continue
+        if operation in ("copy-start", "slice-start"):  # (from, to, flags): as much as arrives
+            sizes = _sizes(instruction.shape)
+            sides = [space == "" for *_, space in _ARRAY.findall(instruction.shape)[:2]]
+            total += min(sizes[:2]) * sum(sides)
+            continue
+        operands = re.findall(r"%([\w.\-]+)", instruction.rest.partition("), ")[0])
+        total += there[instruction.name] + sum(there.get(name, 0) for name in operands)
+    return total
+
+
+def _in_hbm(shape: str) -> int:
+    arrays = _ARRAY.findall(shape)
+    sizes = zip(_sizes(shape), arrays, strict=True)
+    return sum(size for size, (*_, space) in sizes if not space)
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -109,7 +148,7 @@ def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
         elif now is not None:
             match = _INSTRUCTION.match(line)
             if match:
-                now.append(_Instruction(match[2], match[3], match[4]))
+                now.append(_Instruction(*match.groups()))
     return out, entry
 
 

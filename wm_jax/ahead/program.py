@@ -25,6 +25,7 @@ from wm_jax import mesh as meshes
 from wm_jax.ahead.chips import Topology
 from wm_jax.errors import MissingExtra, UserError
 from wm_jax.mesh_choice import Needs
+from wm_jax.nn.compute import made_for
 from wm_jax.shapes import HEAD_FIELDS, Batch
 from wm_jax.train_step import state_size
 
@@ -98,6 +99,11 @@ def _quiet() -> Iterator[None]:
 def compile_step(config: Any, mesh: Mesh, batch_size: int) -> Program:
     """The step of ``config`` at ``batch_size`` windows an update, compiled for ``mesh``."""
     meshes.check_batch_size(batch_size, mesh)
+    with made_for("tpu"):
+        return _compile(config, mesh, batch_size)
+
+
+def _compile(config: Any, mesh: Mesh, batch_size: int) -> Program:
     step, state, batch = _step(config, config.model.remat, mesh, batch_size)
     plain = step if config.model.remat == "none" else _step(config, "none", mesh, batch_size)[0]
     model_flops = _flops(plain, state, batch)

@@ -60,6 +60,7 @@ def measure(task: Task) -> Report:
             "xla_per_chip": step.xla_flops or None,
         },
         "xla_bytes_per_chip": step.xla_bytes or None,
+        "hbm_bytes_moved_per_chip": None,
         "predicted_mfu": None,
         "step_seconds": None,
         "collectives": None,
@@ -79,12 +80,13 @@ def _judged(task: Task, mesh: Any, step: program.Program) -> Report:
     hidden = sum(row["overlapped_seconds"] for row in kinds.values())
     blocking = sum(row["seconds"] for row in kinds.values()) - hidden
     shares = step.flops / mesh.size, step.model_flops / mesh.size
-    line = roofline(task.topology.chip, *shares, step.xla_bytes, hidden, blocking)
+    line = roofline(task.topology.chip, *shares, parsed.hbm_bytes, hidden, blocking)
     return {
         "predicted_mfu": line.mfu,
         "step_seconds": line.step_seconds,
         "collectives": kinds,
         "roofline": line._asdict(),
+        "hbm_bytes_moved_per_chip": parsed.hbm_bytes,
         "loops": {"times": parsed.loops, "unknown": parsed.unknown_loops},
     }
 
@@ -176,9 +178,9 @@ def text(report: Report) -> str:
 def _details(report: Report) -> list[str]:
     line, loops = report["roofline"], report["loops"]
     lines = [
-        f"a chip's FLOPs {report['flops']['xla_per_chip']:.3e} and bytes "
-        f"{report['xla_bytes_per_chip']:.3e} by XLA's count, which counts a loop's body once "
-        f"(loops run {loops['times'] or 'never'}; {loops['unknown']} of unknown length)",
+        f"a chip's FLOPs {report['flops']['xla_per_chip']:.3e} by XLA's count, which counts a loop's "
+        f"body once (loops run {loops['times'] or 'never'}; {loops['unknown']} of unknown length), "
+        f"bytes of HBM read and written {report['hbm_bytes_moved_per_chip']:.3e}",
         f"roofline, ms: arithmetic {1e3 * line['compute_seconds']:.2f}, memory "
         f"{1e3 * line['memory_seconds']:.2f}, links {1e3 * line['overlapped_seconds']:.2f} "
         f"overlapped and {1e3 * line['blocking_seconds']:.2f} blocking; exposed "

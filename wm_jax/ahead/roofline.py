@@ -7,10 +7,10 @@
 
 It is an estimate, not a simulation. Matrix units that are not filled, memory that waits for
 arithmetic, and contention between collectives are not in it: a step takes longer for those. Bytes
-are XLA's count, in which what stays in on-chip memory counts as well: where ``busy`` is memory, a
-step may take less. A collective moves its bytes
-(`wm_jax.ahead.hlo.Collective.sent`) at the bandwidth of the links of all dimensions that its chips
-span: two links where the dimension is a ring that it goes all the way round, else one.
+are those of `wm_jax.ahead.hlo`, not XLA's, in which what stays in on-chip memory counts as well. A
+collective moves its bytes (`wm_jax.ahead.hlo.Collective.sent`) at the bandwidth of the links of all
+dimensions that its chips span: two links where the dimension is a ring that it goes all the way
+round, else one.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax.errors import UserError
+from wm_jax.remote import fetched
 
 SUITES = ("pixel", "temporal", "causal", "probes")
 #: What a published benchmark fixes, and what it is where there is none.
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: wm-jax evaluate --workdir runs/a --suite causal,probes --beside runs/b",
     )
     add = parser.add_argument
-    add("--workdir", type=Path, help="the run's folder")
+    add("--workdir", type=fetched, help="the run's folder, or its URL")
     add("--model", help="a model from outside: an exported folder, or FILE.py:FUNCTION")
     add("--videos", type=Path, help="a folder of predictions, one for each of --contexts")
     add("--contexts", type=Path, help="only write what is shown into this folder")
@@ -112,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--long-horizon", type=int, help=_default("of its coherence", "long_horizon"))
     add("--causal-horizon", type=int, help=_default("after an edit", "causal_horizon"))
     add("--weights", type=Path, help="folder of PyTorch's files, for LPIPS and FVD")
-    add("--beside", type=Path, nargs="+", default=[], help="more runs to score on the same clips")
+    add(
+        "--beside", type=fetched, nargs="+", default=[], help="more runs to score on the same clips"
+    )
     add(
         "--out",
         type=Path,

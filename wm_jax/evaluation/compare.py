@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_jax.errors import UserError
+from wm_jax.remote import fetched
 
 STEPS = (1, 5, 10, 20, 40)
 
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: wm-jax compare runs/a runs/b --episodes 96 --out comparison",
     )
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="folders; the first is compared with")
+    add("runs", type=fetched, nargs="+", metavar="RUN", help="folders; the first is compared with")
     add("--data", type=Path, help="folder of the data set, if not the first run's own")
     add("--split", default="test", help="which episodes (default %(default)s)")
     add("--episodes", type=int, default=64, help="at most so many (default %(default)s)")

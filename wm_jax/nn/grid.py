@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wm_jax.nn.compute import conv_general_dilated, platform
 from wm_jax.nn.dense import Dense
 
 
@@ -56,9 +57,10 @@ def neighbourhoods(
 
 
 class GridMix(nn.Module):
-    """A 3×3 convolution over the grid, (b, n, d) → (b, n, features), as one matrix product.
+    """A 3×3 convolution over the grid, (b, n, d) → (b, n, features).
 
-    A border cell sees zeros outside, so it can tell that it is one.
+    A border cell sees zeros outside, so it can tell that it is one. On a TPU it is a convolution,
+    elsewhere one matrix product of `neighbourhoods`: the same weights and the same numbers.
     """
 
     cells: tuple[int, int]
@@ -67,4 +69,29 @@ class GridMix(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead n d"]) -> Float[Array, "*lead n f"]:
+        if platform() == "tpu":
+            return _Convolution(self.cells, self.features, self.use_bias, name="Dense_0")(x)
         return Dense(self.features, use_bias=self.use_bias)(neighbourhoods(x, self.cells))
+
+
+class _Convolution(nn.Module):
+    """What `Dense` makes of `neighbourhoods`, without making them: nine times the bytes of x, and
+    in the gradient as many again, which matrix units wait for."""
+
+    cells: tuple[int, int]
+    features: int
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead n d"]) -> Float[Array, "*lead n f"]:
+        *lead, n, width = x.shape
+        shape = (9 * width, self.features)
+        kernel = self.param("kernel", nn.linear.default_kernel_init, shape)
+        images = x.reshape(-1, *self.cells, width)
+        form = ("NHWC", "HWIO", "NHWC")
+        kernel = kernel.reshape(3, 3, width, self.features)
+        out = conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=form)
+        out = out.reshape(*lead, n, self.features)
+        if self.use_bias:
+            out = out + self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return out

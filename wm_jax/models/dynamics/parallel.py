@@ -35,7 +35,7 @@ from wm_jax.models.bottleneck import Bottleneck
 from wm_jax.models.dynamics.contract import Output, check_choice, check_latent, reset
 from wm_jax.models.dynamics.space import SpaceMix, check_mixing
 from wm_jax.models.latents import Deterministic, Latent, latent_of, window_noise
-from wm_jax.nn.compute import over_time, rematerialised
+from wm_jax.nn.compute import in_turn, over_time, rematerialised
 from wm_jax.nn.dense import Dense
 
 
@@ -271,7 +271,10 @@ class Parallel(nn.Module):
                 change, last = module.time[i](x, state, is_first)
                 return x + change, last
 
-            x, last = rematerialised(layer)(self, x, state, is_first)
+            layer = rematerialised(layer)
+            x, last = (layer if self.is_initializing() else in_turn(layer))(
+                self, x, state, is_first
+            )
             memories.append(last)
         return tuple(memories), x
 

@@ -44,7 +44,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.dynamics.contract import reset
 from wm_jax.models.dynamics.parallel import Parallel
 from wm_jax.nn.chunks import scan_chunks, since_start
-from wm_jax.nn.compute import einsum
+from wm_jax.nn.compute import einsum, narrow_dot_general
 from wm_jax.nn.dense import Dense
 
 
@@ -76,7 +76,8 @@ class WindowAttention(nn.Module):
         self, x: Float[Array, "b t n d"], cache: Cache, is_first: Bool[Array, "b t"]
     ) -> tuple[Float[Array, "b t n d"], Cache]:
         """The addition, and the cache after the last step."""
-        q, k, v = jnp.split(Dense(3 * x.shape[-1], use_bias=False)(nn.RMSNorm()(x)), 3, -1)
+        read = Dense(3 * x.shape[-1], use_bias=False, dot_general=narrow_dot_general)
+        q, k, v = jnp.split(read(nn.RMSNorm()(x)), 3, -1)
         q, k, v = (y.reshape(*x.shape[:-1], self.heads, -1) for y in (q, k, v))
         positions = wrapped(since_start(is_first, cache.position), self.window)
         q = turned(nn.RMSNorm(name="q_norm")(q), positions, self.window)
@@ -141,9 +142,9 @@ def attend(
     seen: Bool[Array, "b t s"],
 ) -> Float[Array, "b t n h p"]:
     """Softmax attention over ``seen`` keys, of which every query must have one."""
-    scores = einsum("btnhp,bsnhp->bnhts", q, keys) / math.sqrt(q.shape[-1])
-    scores = jnp.where(seen[:, None, None], scores, -jnp.inf)
-    return einsum("bnhts,bsnhp->btnhp", jax.nn.softmax(scores, -1), values)
+    scores = einsum("btnhp,bsnhp->bnhts", q, keys, narrow=True).astype(q.dtype)
+    scores = jnp.where(seen[:, None, None], scores / math.sqrt(q.shape[-1]), -jnp.inf)
+    return einsum("bnhts,bsnhp->btnhp", jax.nn.softmax(scores, -1), values, narrow=True)
 
 
 def cycle(window: int) -> int:
