@@ -48,9 +48,15 @@ def folder(workdir: str | Path) -> Path:
 def fetched(workdir: str | Path, step: int | None = None, *, every: bool = False) -> Path:
     """The folder of a workdir, to be read: of a URL, once its newest whole step (or ``step``, or
     every one) and the files beside it are here. What argparse makes of a ``--workdir``."""
+    here = folder(workdir)
     if is_url(workdir):
         Mirror(str(workdir)).fetch(step, every=every)
-    return folder(workdir)
+        if not manifest.steps(manifest.folder(here)):
+            raise UserError(
+                f"{workdir} holds no whole checkpoint; train there first: wm-jax train "
+                f"--config experiments/configs/twins.py:small --workdir {workdir}"
+            )
+    return here
 
 
 class Mirror:

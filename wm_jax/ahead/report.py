@@ -178,8 +178,8 @@ def text(report: Report) -> str:
 def _details(report: Report) -> list[str]:
     line, loops = report["roofline"], report["loops"]
     lines = [
-        f"a chip's FLOPs {report['flops']['xla_per_chip']:.3e} by XLA's count, which counts a loop's "
-        f"body once (loops run {loops['times'] or 'never'}; {loops['unknown']} of unknown length), "
+        f"a chip's FLOPs {report['flops']['xla_per_chip']:.3e} by XLA's count, with a loop's body "
+        f"once (loops run {loops['times'] or 'never'}; {loops['unknown']} of unknown length), "
         f"bytes of HBM read and written {report['hbm_bytes_moved_per_chip']:.3e}",
         f"roofline, ms: arithmetic {1e3 * line['compute_seconds']:.2f}, memory "
         f"{1e3 * line['memory_seconds']:.2f}, links {1e3 * line['overlapped_seconds']:.2f} "
