@@ -7,6 +7,7 @@ have: so the time is measured once, and from then on only updates count.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +37,22 @@ def measure(update: Any, state: TrainState, loader: Any, mesh: Mesh, seconds: fl
         times.append(time.monotonic() - begin)
     loader.seek(position)
     return float(np.mean(times[2:]))
+
+
+def mean(stages: Sequence[tuple[float, int]], measured: Callable[[int], float]) -> float:
+    """Mean seconds of an update over a curriculum: of (share of the run at which it begins, frames
+    of a window) stages, of which ``measured`` tells the seconds."""
+    ends = [share for share, _ in stages[1:]] + [1.0]
+    stretches = zip(stages, ends, strict=True)
+    return sum((end - begin) * measured(frames) for (begin, frames), end in stretches)
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    """Of the second call: the first one compiles."""
+    function()
+    begin = time.monotonic()
+    function()
+    return time.monotonic() - begin
 
 
 def updates_in(left: float, seconds: float, config: Any) -> int:

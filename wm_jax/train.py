@@ -363,8 +363,11 @@ class Run:
         """Turns train.minutes into a number of updates, once, and writes the resolved config."""
         train = self._config.train
         if not train.steps:
-            clip = self._measure_clip(state)
-            seconds = clip + self._measure(state)
+            programs, where = self._updates.programs, (state, self._loader, self._mesh)
+            seconds = budget.mean(self._stages, lambda n: budget.measure(programs[n], *where))
+            if self._clips is not None:  # also draws the untrained model
+                draw, path = self._clips.draw, self._clip_path(0)
+                seconds += budget.seconds_of(lambda: draw(state.params, path)) / train.clip_every
             left = 60 * train.minutes - (time.monotonic() - self._begin)
             train.steps = budget.updates_in(left, seconds, self._config)
             _tell(
@@ -372,24 +375,6 @@ class Run:
             )
         if self._first:
             configs.write(self._config, self._workdir)
-
-    def _measure(self, state: train_step.TrainState) -> float:
-        """Mean seconds of an update over the whole curriculum."""
-        ends, programs = [share for share, _ in self._stages[1:]] + [1.0], self._updates.programs
-        return sum(
-            (end - begin) * budget.measure(programs[frames], state, self._loader, self._mesh)
-            for (begin, frames), end in zip(self._stages, ends, strict=True)
-        )
-
-    def _measure_clip(self, state: train_step.TrainState) -> float:
-        """An update's share of the seconds that a clip takes. Also draws the untrained model."""
-        if self._clips is None:
-            return 0.0
-        begin = 0.0
-        for _ in range(2):  # the first one compiles
-            begin = time.monotonic()
-            self._clips.draw(state.params, self._clip_path(0))
-        return (time.monotonic() - begin) / self._config.train.clip_every
 
     def _next_batch(self, step: int, bar: Progress) -> dict[str, np.ndarray]:
         batch = next(self._loader)

@@ -43,6 +43,9 @@ TARGETS: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
 def main() -> int:
     args = _parser().parse_args()
     rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+    if args.table:
+        print(markdown(rows))
+        return 0
     done = {row["command"] for row in rows}
     for variant, topology, windows, given in TARGETS:
         if args.only and args.only != f"{variant},{topology}":
@@ -82,6 +85,32 @@ def measure(command: list[str], variant: str) -> dict[str, Any]:
     return row | {"report": json.loads(done.stdout)}
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of what is there, a line a compile."""
+    lines = [
+        "| size | slice | chips | windows | mesh | GiB a chip | ms a step | MFU | exposed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        report = row.get("report")
+        if report is None:
+            continue
+        mesh = ", ".join(f"{axis} {n}" for axis, n in report["mesh"].items() if n > 1)
+        gib = (report[key] / 2**30 for key in ("hbm_bytes_per_chip", "hbm_bytes_limit"))
+        where = [row["variant"], report["topology"], report["chips"], report["batch_size"], mesh]
+        line = report["roofline"] or {}
+        cost = ["does not fit", "", ""]
+        if line:
+            cost = [
+                f"{1e3 * line['step_seconds']:,.0f}",
+                f"{100 * line['mfu']:.0f} %",
+                f"{100 * line['exposed_share']:.1f} %",
+            ]
+        memory = "{:.1f} of {:.0f}".format(*gib)
+        lines.append(f"| {' | '.join(map(str, [*where, memory, *cost]))} |")
+    return "\n".join(lines)
+
+
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
@@ -105,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mesh", help="as of wm-jax compile; default: the config's own")
     parser.add_argument("--sweep", action="store_true", help="all meshes of each target")
     parser.add_argument("--largest", action="store_true", help="and the largest batch: one more")
+    parser.add_argument("--table", action="store_true", help="print what is there as Markdown")
     parser.add_argument("--out", type=Path, default=OUT, help="default %(default)s")
     return parser
 

@@ -62,3 +62,14 @@ def test_rows_are_kept_and_a_refusal_is_one(table, capsys):
 def test_a_batch_is_so_many_windows_a_chip():
     assert "--batch 1024" in " ".join(pods._command("7b", "v5p:8x8x8", 2, []))
     assert "--batch 8" in " ".join(pods._command("1b", "v5p:2x2x1", 2, []))
+
+
+def test_the_table_of_what_is_there(table, capsys):
+    wide = REPORT | {"topology": "v5p:2x2x1", "chips": 4, "batch_size": 8}
+    wide |= {"hbm_bytes_limit": 95 * 2**30}
+    table(SimpleNamespace(returncode=0, stdout=json.dumps(wide), stderr=""))
+    capsys.readouterr()
+    table(more=("--table",))
+    assert capsys.readouterr().out.splitlines()[2] == (
+        "| 1b | v5p:2x2x1 | 4 | 8 | fsdp 4 | 1.0 of 95 | 10 | 50 % | 10.0 % |"
+    )
