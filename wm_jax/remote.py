@@ -1,8 +1,9 @@
 """A workdir in a bucket: ``gs://bucket/runs/a``, or any URL that fsspec knows.
 
 A run keeps its files in a folder of this machine and copies them there whenever a checkpoint is
-whole; a start, here or on another machine, takes from there what it lacks. So a slow or missing
-network costs no update, and what is read back is proved by the same manifests as on a disk.
+whole; a start, here or on another machine, takes from there what it lacks. So a missing network
+costs no update (a slow one makes a save wait for the copy of the one before), and what is read back
+is proved by the same manifests as on a disk.
 
 - A step counts there once its ``manifest.json`` is there, which is copied last.
 - What cannot be copied stays here and is copied with the next checkpoint; a run that ends without

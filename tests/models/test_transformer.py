@@ -7,7 +7,7 @@ import pytest
 
 from tests.models.quick import quick_jit, random_variables
 from wm_jax.errors import UserError
-from wm_jax.models.dynamics.transformer import WindowAttention, cycle
+from wm_jax.models.dynamics.transformer import Transformer, WindowAttention, cycle
 
 B, T, N, D, H, W = 2, 11, 2, 8, 2, 4
 LAYER = WindowAttention(heads=H, window=W)
@@ -96,3 +96,27 @@ def test_what_is_older_than_the_window_does_not_matter(setting):
 def test_heads_without_whole_planes_are_refused():
     with pytest.raises(UserError, match="transformer: width 12 is not a multiple of twice its 4"):
         WindowAttention(heads=4).initial(1, 2, 12)
+
+
+@pytest.mark.parametrize("time", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_fresh_carry_is_the_initial_one_without_its_empty_places(time, seen):
+    """Of windows shorter than attention's own (5), as long, and longer; frames missing or not."""
+    module = Transformer(cells=(1, 2), width=8, hidden=8, layers=2, heads=2, window=5)
+    random = np.random.default_rng(0)
+    embeddings = jnp.asarray(random.normal(size=(3, time, 2, 4)), jnp.float32)
+    told, is_first = jnp.ones((3, time, 1)), np.zeros((3, time), bool)
+    is_first[1, 0] = is_first[2, time // 2] = True
+    observed = None if seen else jnp.asarray(np.broadcast_to(np.arange(time) < 2, (3, time)))
+    rest = (embeddings, observed, told, jnp.asarray(is_first), None)
+    start = module.initial(3)
+    variables = random_variables(module, start, *rest, method="scan")
+
+    @quick_jit
+    def both():
+        return [module.apply(variables, s, *rest, method="scan") for s in (start, module.fresh(3))]
+
+    want, got = both()
+    assert module.fresh(3).memory[0].keys.shape[1] == 0
+    for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -121,7 +121,8 @@ class Net(nn.Module):
         predict = rematerialised(lambda net, tokens: net.plain(tokens, predicted=True))
         embeddings, told = encode(self, frames), self.conditioning(conditions)
         embeddings = embeddings if noise is None else corrupt(embeddings, *noise)
-        start = self.dynamics.initial(frames.shape[0]) if start is None else start
+        if start is None:
+            start = getattr(self.dynamics, "fresh", self.dynamics.initial)(frames.shape[0])
         inputs = (start, embeddings, observed, told, is_first, keys)
         carry = None
         if hasattr(self.dynamics, "teach"):

@@ -32,10 +32,11 @@ class Output(NamedTuple):
 class Dynamics(Protocol):
     """A Linen module with these methods; hyperparameters are its fields.
 
-    Three methods are optional: ``address(carry)`` (b, n, 2) where tokens move; ``check()``, which
-    raises a `UserError` that names fields which do not go together; and ``teach(…, painted)``, with
-    the arguments of `scan`, the `Output` that the loss compares if it is not `scan`'s: ``tokens``
-    have seen all frames and are of the streams ``painted`` (a slice).
+    Four methods are optional: ``address(carry)`` (b, n, 2) where tokens move; ``check()``, which
+    raises a `UserError` that names fields which do not go together; ``fresh(batch_size)``, what
+    `scan` takes in place of `initial` where that is cheaper, to the same result; and
+    ``teach(…, painted)``, with the arguments of `scan`, the `Output` that the loss compares if it
+    is not `scan`'s: ``tokens`` have seen all frames and are of the streams ``painted`` (a slice).
     ``cells`` (rows, columns) of the encoder's grid is a field of every backbone, and
     ``posterior_reads_carry`` says whether the correction by a frame may read the recurrent state.
     """

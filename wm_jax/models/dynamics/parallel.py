@@ -148,6 +148,13 @@ class Parallel(nn.Module):
         memory = tuple(self.time_layer().initial(*size) for _ in range(self.layers))
         return ParallelState(memory, jnp.zeros(size), jnp.zeros(size))
 
+    def fresh(self, batch_size: int) -> ParallelState:
+        """`initial`, for a `scan`: its shapes say of layers that have such that it is empty."""
+        layer, start = self.time_layer(), self.initial(batch_size)
+        begin = getattr(layer, "fresh", layer.initial)
+        memory = tuple(begin(*start.token.shape) for _ in range(self.layers))
+        return start._replace(memory=memory)
+
     def tokens(self, carry: ParallelState) -> Float[Array, "b n d"]:
         return carry.token
 
@@ -237,6 +244,7 @@ class Parallel(nn.Module):
 
     def _sequential(self, carry, seen, observed, told, is_first, noise):
         fresh = self.initial(is_first.shape[0])
+        carry = jax.tree.map(lambda x, of: x if x.shape == of.shape else of, carry, fresh)
 
         def body(module, carry, inputs):
             seen, observed, told, is_first, noise = inputs

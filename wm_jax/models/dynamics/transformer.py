@@ -71,6 +71,11 @@ class WindowAttention(nn.Module):
         shape = (batch_size, self.window, cells, self.heads, width // self.heads)
         return Cache(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((batch_size,), jnp.int32))
 
+    def fresh(self, batch_size: int, cells: int, width: int) -> Cache:
+        """`initial` without its places: a window that starts so has no keys from before it."""
+        cache = self.initial(batch_size, cells, width)
+        return cache._replace(keys=cache.keys[:, :0], values=cache.values[:, :0])
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t n d"], cache: Cache, is_first: Bool[Array, "b t"]
@@ -79,14 +84,16 @@ class WindowAttention(nn.Module):
         read = Dense(3 * x.shape[-1], use_bias=False, dot_general=narrow_dot_general)
         q, k, v = jnp.split(read(nn.RMSNorm()(x)), 3, -1)
         q, k, v = (y.reshape(*x.shape[:-1], self.heads, -1) for y in (q, k, v))
+        empty = self.initial(x.shape[0], x.shape[2], x.shape[3])
+        if cache.keys.shape[1] == 0 and not 1 < x.shape[1] <= self.window:
+            cache = empty
         positions = wrapped(since_start(is_first, cache.position), self.window)
         q = turned(nn.RMSNorm(name="q_norm")(q), positions, self.window)
         k = turned(nn.RMSNorm(name="k_norm")(k), positions, self.window)
         if x.shape[1] == 1:
-            empty = self.initial(x.shape[0], x.shape[2], x.shape[3])
             out, cache = one_step(q, k, v, reset(cache, empty, is_first[:, 0]))
         else:
-            out, cache = whole_window(q, k, v, cache, is_first, positions[:, -1])
+            out, cache = whole_window(q, k, v, cache, is_first, positions[:, -1], self.window)
         return Dense(x.shape[-1], use_bias=False)(out.reshape(x.shape)), cache
 
 
@@ -101,10 +108,13 @@ def one_step(q, k, v, cache: Cache) -> tuple[Float[Array, "b t n h p"], Cache]:
     return out, Cache(keys, values, wrapped(cache.position + 1, window))
 
 
-def whole_window(q, k, v, cache: Cache, is_first, last) -> tuple[Float[Array, "b t n h p"], Cache]:
-    """All frames of a window at once; ``last`` (b,) is the position of its last frame."""
-    window = cache.keys.shape[1]
-    age = jnp.arange(window - 1, -1, -1)  # before the window, oldest first
+def whole_window(
+    q, k, v, cache: Cache, is_first, last, window: int
+) -> tuple[Float[Array, "b t n h p"], Cache]:
+    """All frames of a window at once; ``last`` (b,) is the position of its last frame. The cache
+    has ``window`` places, or none: then nothing came before, and t ≤ ``window``."""
+    before = cache.keys.shape[1]
+    age = jnp.arange(before - 1, -1, -1)  # before the window, oldest first
     filled = age < cache.position[:, None]
     places = (cache.position[:, None] - 1 - age) % window
     segment = jnp.cumsum(is_first, 1, dtype=jnp.int32)
@@ -117,13 +127,13 @@ def whole_window(q, k, v, cache: Cache, is_first, last) -> tuple[Float[Array, "b
     def body(past, inputs):
         q, *new = inputs
         keys, values, of_key = (jnp.concatenate(x, 1) for x in zip(past, new, strict=True))
-        lag = jnp.arange(q.shape[1])[:, None] + window - jnp.arange(keys.shape[1])
+        lag = jnp.arange(q.shape[1])[:, None] + before - jnp.arange(keys.shape[1])
         seen = (lag >= 0) & (lag < window) & (new[-1][:, :, None] == of_key[:, None])
         return tuple(x[:, -window:] for x in (keys, values, of_key)), attend(q, keys, values, seen)
 
     _, out = scan_chunks(body, past, (q, k, v, segment), window)
     keys, values, of_key = (
-        jnp.concatenate([x, y[:, -window:]], 1)[:, -window:]
+        _lengthened(jnp.concatenate([x, y[:, -window:]], 1)[:, -window:], window)
         for x, y in zip(past, (k, v, segment), strict=True)
     )
     place_age = (last[:, None] - jnp.arange(window)) % window
@@ -169,6 +179,12 @@ def turned(
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def _lengthened(x, places: int):
+    """(b, w, …) with places in front that hold -1 (a segment that no frame is in)."""
+    sides = [(0, 0), (places - x.shape[1], 0)] + [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(x, sides, constant_values=-1)
 
 
 def _take(x: Float[Array, "b w n h p"], order: Int[Array, "b w"]) -> Float[Array, "b w n h p"]:
