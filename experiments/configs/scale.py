@@ -9,7 +9,7 @@
 | 50m     | 4                        | 2              | all                      |
 | 200m    | 16                       | 2              | what goes into a layer   |
 | 1b      | 64 and more              | 2              | what goes into a layer   |
-| 7b      | 64 and more              | 2              | what goes into a layer   |
+| 7b      | 64 and more              | 2 (v5e: 1)     | what goes into a layer   |
 
 The backbone is `transformer`. Every frame of a window is seen (``model.loss.context`` 'all'), so a
 window is one pass of matrix products over windows · frames · cells rows: no loop over time reads
