@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests import tiny
-from tests.test_train import on_batch
+from tests.test_train import compiled_once, on_batch  # noqa: F401, a fixture of all tests here
 from wm_jax import checkpoint, manifest, remote, warm_start, world
 from wm_jax.errors import UserError
 

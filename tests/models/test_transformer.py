@@ -98,11 +98,11 @@ def test_heads_without_whole_planes_are_refused():
         WindowAttention(heads=4).initial(1, 2, 12)
 
 
-@pytest.mark.parametrize("time", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize("time", [1, 3, 5, 8])
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_fresh_carry_is_the_initial_one_without_its_empty_places(time, seen):
     """Of windows shorter than attention's own (5), as long, and longer; frames missing or not."""
-    module = Transformer(cells=(1, 2), width=8, hidden=8, layers=2, heads=2, window=5)
+    module = Transformer(cells=(1, 2), width=8, hidden=8, layers=1, heads=2, window=5)
     random = np.random.default_rng(0)
     embeddings = jnp.asarray(random.normal(size=(3, time, 2, 4)), jnp.float32)
     told, is_first = jnp.ones((3, time, 1)), np.zeros((3, time), bool)
