@@ -124,7 +124,7 @@ class Run:
         self._saved = self._checkpoints.newest()
         self._first = jax.process_index() == 0  # of several processes one writes and tells
         self._writer = Writer(workdir if self._first else None, self._saved or 0)
-        self._tell_damage()
+        self._tell_notes()
         self._recoveries = recover.Recoveries(workdir, self._saved or 0, writes=self._first)
         frames = config.train.batch_size * config.data.window
         loader = self._loader  # not through self: in a cycle, files of a failed run stay open
@@ -236,7 +236,7 @@ class Run:
         self._writer.event(kind, step, metric=name, value=str(trouble.value))
         self._checkpoints.wait()
         self._saved = self._checkpoints.newest()
-        self._tell_damage()
+        self._tell_notes()
         to = self._saved or 0
         tries = self._recoveries.tries(to) + 1
         if tries > self._config.train.recover_tries:
@@ -256,15 +256,14 @@ class Run:
         bar.note(f"{trouble}: back to update {to}, and on with the data after it (try {tries}).")
         return state, to
 
-    def _tell_damage(self) -> None:
+    def _tell_notes(self) -> None:
         """What was found damaged since the last time, and what could not be copied."""
         places = {"damaged_checkpoint": self._checkpoints, "mirror": self._mirror}
         for kind, place in places.items():
-            for note in place.notes if place is not None else ():
+            while place is not None and place.notes:
+                note = place.notes.pop(0)  # one by one: a thread that saves may add to them
                 _tell(note)
                 self._writer.event(kind, self._saved or 0, note=note)
-            if place is not None:
-                place.notes.clear()
 
     def _watchdog(self) -> Watchdog:
         stacks = self._workdir / f"hung_{jax.process_index()}.txt"
@@ -415,7 +414,7 @@ class Run:
         path = self._checkpoints.save(state, position, self._config, self._scores)
         self._saved = step
         self._writer.event("checkpoint", step, path=str(path))
-        self._tell_damage()
+        self._tell_notes()
 
     def _result(self, step: int) -> dict[str, Any]:
         rows = [r for r in read_rows(self._workdir / "metrics.jsonl") if "train/loss/total" in r]

@@ -40,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE.py:VARIANT")
-    parser.add_argument("--workdir", required=True, metavar="DIR")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="a folder, or a URL such as gs://bucket/runs/a",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--stopped-status",

@@ -122,9 +122,14 @@ def arm_rows(arguments: argparse.Namespace, judge: Judge) -> list[dict[str, Any]
     return rows
 
 
+def _by(run: list[list[float]], when: float) -> float:
+    """The error of a curve's last checkpoint by then."""
+    return [error for at, error in run if at <= when][-1]
+
+
 def plot(rows: list[dict[str, Any]]) -> Image.Image:
     """Error over seconds, a line a backbone: at each time the median of its runs at its best rate,
-    each at the last checkpoint it had by then, from when all of them have one."""
+    of those still going, each at the last checkpoint it had by then; from when all have one."""
     best = {row["backbone"]: row["learning_rate"] for row in rows if row["seed"] is None}
     curves: dict[str, list] = {}
     for row in rows:
@@ -135,7 +140,7 @@ def plot(rows: list[dict[str, Any]]) -> Image.Image:
         begin = max(run[0][0] for run in runs)
         moments = sorted({when for run in runs for when, _ in run if when >= begin})
         lines[name] = [
-            (when, float(np.median([[e for t, e in run if t <= when][-1] for run in runs])))
+            (when, float(np.median([_by(run, when) for run in runs if run[-1][0] >= when])))
             for when in moments
         ]
     return charts({f"px of error {STEP} frames ahead, over seconds of training": lines}, scale=2)

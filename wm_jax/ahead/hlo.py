@@ -79,7 +79,7 @@ class _Instruction(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """The collectives of a compiled module, and its loops."""
+    """The collectives of a compiled module, its loops, and its traffic."""
     computations, entry = _computations(text)
     found: dict[tuple[str, int], Collective] = {}
     loops: list[int] = []
@@ -98,8 +98,8 @@ def parse(text: str) -> Program:
                 unknown += trips is None
                 inner = times * (int(trips[1]) if trips else 1)
                 loops += [inner] if trips else []
-            step = run and instruction.operation != "fusion"  # which runs as one
-            todo += [(called, inner, step) for called in _called(instruction)]
+            apart = run and instruction.operation != "fusion"  # which runs as one
+            todo += [(called, inner, apart) for called in _called(instruction)]
             collective = _collective(name, instruction, body, times)
             if collective is None:
                 continue
