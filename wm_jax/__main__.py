@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 
 from wm_jax import __version__, allocator
@@ -65,10 +66,15 @@ def main(argv: list[str] | None = None) -> int:
     if from_shell:
         allocator.restart(argv[0])
     try:
-        return run(argv[0], argv[1:])
+        status = run(argv[0], argv[1:])
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"wm-jax {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print(f"\nwm-jax {argv[0]}: stopped.", file=sys.stderr)
         return 130

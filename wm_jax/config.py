@@ -198,6 +198,7 @@ def _typed(key: str, value: Any, old: Any) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         if isinstance(old, tuple):
             items = value.strip("()[] ").split(",") if isinstance(value, str) else value
+            items = [i.strip(" '\"") if isinstance(i, str) else i for i in items]
             item_type = type(old[0]) if old else _number_or_text
             return tuple(item_type(item) for item in items if item != "")
         if isinstance(old, int) and not isinstance(value, bool):

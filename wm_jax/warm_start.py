@@ -41,6 +41,14 @@ def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainS
     workdir, step = place(source)
     theirs, _, step = checkpoint.restore_params(workdir, step)
     there, here = named(theirs), named(state.params)
+    for part in skip:
+        if not any(skipped(name, (part,)) for name in here):
+            parts = sorted({name.rpartition("/")[0] for name in here})
+            near = difflib.get_close_matches(part, [*here, *parts], n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"config.train.init_skip: this model has no weight '{part}', nor any below it; "
+                f"did you mean '{near}'?"
+            )
     taken, drawn = [], []
     for name, mine in here.items():
         if name not in there or skipped(name, skip):

@@ -5,6 +5,7 @@
 
 Configs are those of experiments/configs/scale.py, batches noise. A case is windows an update and
 what the gradient keeps (``model.remat``); one that does not fit in memory says so and counts not.
+A third part, as in 8:none:cpu, has layers take the form that they have on another chip.
 
 - ``mfu`` is the arithmetic of the model's matrix products, forward and backward, none of it counted
   twice where it is computed anew, over the seconds of an update and the chip's ``peak`` (from its
@@ -20,6 +21,7 @@ what the gradient keeps (``model.remat``); one that does not fit in memory says 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -38,6 +40,7 @@ from wm_jax import flops, optim, train_step
 from wm_jax import mesh as meshes
 from wm_jax.config import change, load
 from wm_jax.models import build
+from wm_jax.nn.compute import made_for
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "scale.py"
 #: bf16 FLOP/s without sparsity, NVIDIA's data sheets of the SXM parts.
@@ -238,9 +241,11 @@ def measure(options: argparse.Namespace, changes: dict[str, str]) -> Iterator[di
     }
     best: tuple[float, str] = (0.0, "")
     for name in options.cases.split(","):
-        batch, remat = name.split(":")
+        batch, remat, *form = name.split(":")
         try:
-            case = Case(options.variant, int(batch), remat, changes)
+            with made_for(form[0]) if form else contextlib.nullcontext():
+                case = Case(options.variant, int(batch), remat, changes)
+            case.name = name
             row = update_row(case, options.rounds, options.updates, peak, product)
         except jax.errors.JaxRuntimeError as error:
             yield {"what": "update", "case": name, "failed": str(error).split("\n")[0][:200]}

@@ -10,10 +10,11 @@ from wm_jax import models, shapes
 from wm_jax.config import base_config, change
 from wm_jax.errors import UserError
 from wm_jax.models import decoder_flow
-from wm_jax.models.decoder_flow import FINEST, SPREAD, FlowDecoder
+from wm_jax.models.decoder_flow import CONTRAST, FINEST, FlowDecoder
 from wm_jax.models.decoder_patch import PatchDecoder
 
 CELLS, PATCH, SIZE = (2, 2), 4, 8
+EXPECTED = 0.3
 TOKENS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4, 5)), jnp.float32)
 FRAMES = jnp.asarray(np.random.default_rng(1).random((3, 2, SIZE, SIZE, 3)), jnp.float32)
 
@@ -29,14 +30,23 @@ def variables():
 
 
 def knows(monkeypatch, frame):
-    """Puts a network in place that predicts ``frame`` (…, h, w, 3), whatever it is given."""
-    target = (jnp.asarray(frame) - 0.5) / SPREAD
+    """Puts a network in place that predicts what is missing to ``frame`` (…, h, w, 3), whatever it
+    is given, and one that expects `EXPECTED` to be missing everywhere."""
 
     def network(self, x, t, size, plain, tokens):
-        frames = target.reshape(-1, *target.shape[-3:])
-        return jnp.broadcast_to(frames if len(x) == len(frames) else frames[:1], x.shape)
+        frames = jnp.asarray(frame).reshape(-1, *frame.shape[-3:])
+        frames = frames if len(x) == len(frames) else frames[:1]
+        return (frames - 0.5 - CONTRAST * plain) / EXPECTED
 
     monkeypatch.setattr(decoder_flow.PatchFlow, "__call__", network)
+    expects = lambda self, plain, tokens: jnp.full(plain.shape, EXPECTED)  # noqa: E731
+    monkeypatch.setattr(decoder_flow.PatchSpread, "__call__", expects)
+
+
+def unexpected(variables, frames):
+    """How far what is missing is from `EXPECTED`, squared and summed over a frame."""
+    lacks = jnp.abs(frames - flow().apply(variables, TOKENS, True, method="plain_frames"))
+    return jnp.square(lacks - EXPECTED).sum((-3, -2, -1))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -57,11 +67,12 @@ def test_the_loss_is_the_velocity_error(monkeypatch, variables):
     knows(monkeypatch, FRAMES[0, 0])
     error = flow().apply(variables, TOKENS, frames, key, method="sharp_error")
     assert error.shape == (3, 2)
-    np.testing.assert_allclose(error, 0, atol=1e-6)
+    expected = unexpected(variables, frames)
+    np.testing.assert_allclose(error, expected, rtol=1e-4)
     monkeypatch.setattr(decoder_flow, "BOOTSTRAPPED", 100)  # none of six frames
     knows(monkeypatch, FRAMES[0, 0] + 0.1)
     error = flow().apply(variables, TOKENS, frames, key, method="sharp_error")
-    left = FINEST / np.sqrt(error / (SIZE * SIZE * 3 * 0.1**2))
+    left = FINEST / np.sqrt((error - expected) / (SIZE * SIZE * 3 * 0.1**2))
     np.testing.assert_allclose(left, np.round(left), atol=1e-2)
     assert len(np.unique(np.round(left))) > 1 and left.max() < FINEST + 0.1
 
@@ -122,6 +133,7 @@ def test_no_gradient_of_the_flow_reaches_tokens_or_plain_decoder(variables):
     assert not np.any(tokens)
     assert not any(np.any(x) for x in jax.tree.leaves(weights["params"]["plain"]))
     assert all(np.any(x) for x in jax.tree.leaves(weights["params"]["network"]))
+    assert all(np.any(x) for x in jax.tree.leaves(weights["params"]["spread"]))
 
 
 def small(name, **changes):

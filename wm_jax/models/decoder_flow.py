@@ -1,12 +1,14 @@
 """A sharp decoder beside a plain one: a conditional flow from noise to the frame, in few steps.
 
 A decoder trained on squared error paints the mean of all frames that its tokens allow, which is
-blurred wherever they leave something open. This one draws one of them. With data x (a frame), noise
-ε, x_t = (1 − t) ε + t x, and what is known c (the plain decoder's frame and the tokens), a network
-predicts the frame itself, x̂ = f(x_t, t, d, c), whose velocity is v = (x̂ − x_t) / (1 − t)
-(x-prediction with the loss on v, Li & He 2025, arXiv 2511.13720: a frame is easier to predict than
-noise is, from patches as large as ours). From t = 0 to 1 in steps of d (rectified flow, Liu et al.
-2022, arXiv 2209.03003):
+blurred wherever they leave something open. This one draws one of them. With data x (what the plain
+decoder's frame lacks of the true one, as in residual corrective diffusion, Mardani et al. 2023,
+arXiv 2309.15214, over how large that is expected to be at each pixel, which another network is
+taught: so noise is where something is open, and nowhere else), noise ε, x_t = (1 − t) ε + t x, and
+what is known c (the plain decoder's frame and the tokens), a network predicts x itself,
+x̂ = f(x_t, t, d, c), whose velocity is v = (x̂ − x_t) / (1 − t) (x-prediction with the loss on v, Li
+& He 2025, arXiv 2511.13720: data are easier to predict than noise is, from patches as large as
+ours). From t = 0 to 1 in steps of d (rectified flow, Liu et al. 2022, arXiv 2209.03003):
 
   x_{t+d} = x_t + d · v(x_t, t, d, c)
 
@@ -35,8 +37,11 @@ from wm_jax.nn.mlp import MLP
 
 #: Number of the smallest steps from noise to frame; step counts are powers of two up to this.
 FINEST = 8
-#: Frames are (frame − 0.5) / SPREAD to the flow: about as wide as its noise.
-SPREAD = 0.25
+#: What the network is told of the plain frame: (frame − 0.5) / CONTRAST.
+CONTRAST = 0.25
+#: What a pixel of the plain frame is expected to lack: about so much before it is learned, and
+#: never less than half a grey level.
+SPREAD, LEAST = 0.1, 0.002
 #: One frame in so many is taught that two steps are one; the others the flow itself.
 BOOTSTRAPPED = 4
 
@@ -57,6 +62,7 @@ class FlowDecoder(nn.Module):
 
     def setup(self) -> None:
         self.network = PatchFlow(self.cells, self.patch, self.width, self.depth)
+        self.spread = PatchSpread(self.cells, self.patch, self.width)
 
     def __call__(
         self,
@@ -77,7 +83,8 @@ class FlowDecoder(nn.Module):
         for step in range(self.steps):
             t = step * size
             x = x + self._velocity(x, t, size, known) / self.steps
-        return 0.5 + SPREAD * x.reshape(*tokens.shape[:-2], *x.shape[1:])
+        frames = frames + self.spread(*known) * x
+        return frames.reshape(*tokens.shape[:-2], *x.shape[1:])
 
     def plain_frames(
         self, tokens: Float[Array, "*lead n d"], predicted: bool = False
@@ -91,14 +98,19 @@ class FlowDecoder(nn.Module):
         frames: Float[Array, "*lead h w c"],
         key: jax.Array,
     ) -> Float[Array, "*lead"]:
-        """The losses of the module's docstring, one of the two for each frame (squared units of a
-        frame, summed over it)."""
-        _, known = jax.lax.stop_gradient(self._known(tokens, True))
+        """The losses of the module's docstring, one of the two for each frame, and by how much it
+        lacks more or less than was expected, squared (all in squared units of a frame, summed over
+        it)."""
+        plain, known = jax.lax.stop_gradient(self._known(tokens, True))
         lead = frames.shape[:-3]
-        x = ((frames - 0.5) / SPREAD).reshape(-1, *frames.shape[-3:])
+        lacks = frames.reshape(plain.shape) - plain
+        spread = self.spread(*known)
+        off = jnp.square(spread - jnp.abs(lacks)).sum((1, 2, 3))
+        spread = jax.lax.stop_gradient(spread)
+        x = lacks / spread
         order_key, noise_key, when_key = jax.random.split(key, 3)
         order = jax.random.permutation(order_key, len(x))
-        x, known = jax.tree.map(lambda a: a[order], (x, known))
+        x, spread, known = jax.tree.map(lambda a: a[order], (x, spread, known))
         noise = jax.random.normal(noise_key, x.shape)
         count = len(x) // BOOTSTRAPPED
         size, t = _times(when_key, len(x), count)
@@ -107,20 +119,20 @@ class FlowDecoder(nn.Module):
         few = jax.tree.map(lambda a: a[:count], (x_t, t, size, known))
         two = jax.lax.stop_gradient(self._two_steps(*few))
         target = jnp.concatenate([two, (x - noise)[count:]])
-        error = jnp.square(self._velocity(x_t, t, size, known) - target).sum((1, 2, 3))
-        return (SPREAD**2 * error)[jnp.argsort(order)].reshape(lead)
+        error = jnp.square(spread * (self._velocity(x_t, t, size, known) - target)).sum((1, 2, 3))
+        return (error[jnp.argsort(order)] + off).reshape(lead)
 
     def _known(self, tokens, predicted):
-        """The plain decoder's frames, leading axes folded, and what the network is told: them as
-        the flow has them, and the tokens."""
+        """The plain decoder's frames, leading axes folded, and what the network is told: them,
+        scaled, and the tokens."""
         frames = self.plain(tokens, predicted)
         frames = frames.reshape(-1, *frames.shape[-3:])
         tokens = tokens.reshape(-1, *tokens.shape[-2:])
-        return frames, ((frames - 0.5) / SPREAD, tokens)
+        return frames, ((frames - 0.5) / CONTRAST, tokens)
 
     def _velocity(self, x, t, size, known):
-        frames = self.network(x, t, size, *known)
-        return (frames - x) / (1 - t)[:, None, None, None]
+        lacks = self.network(x, t, size, *known)
+        return (lacks - x) / (1 - t)[:, None, None, None]
 
     def _two_steps(self, x, t, size, known):
         """Mean velocity over two steps of half the ``size``."""
@@ -143,7 +155,7 @@ def _times(key: jax.Array, total: int, large: int) -> tuple[Float[Array, " b"], 
 
 
 class PatchFlow(nn.Module):
-    """f of `FlowDecoder`: patches of the noisy and the plain frame, mixed with their neighbours."""
+    """f of `FlowDecoder`: patches of x_t and of the plain frame, mixed with their neighbours."""
 
     cells: tuple[int, int]
     patch: int
@@ -170,5 +182,25 @@ class PatchFlow(nn.Module):
         for scale, shift in zip(scales_shifts[::2], scales_shifts[1::2], strict=True):
             mixed = GridMix(self.cells, self.width)(nn.RMSNorm(epsilon=1e-4)(h))
             h = h + Dense(self.width)(nn.silu(mixed * (1 + scale) + shift))
-        change = MLP((2 * self.width, painted.shape[-1]), gain=0.1)(nn.RMSNorm(epsilon=1e-4)(h))
-        return from_patches(painted + change, self.cells, self.patch)
+        lacks = MLP((2 * self.width, painted.shape[-1]), gain=0.1)(nn.RMSNorm(epsilon=1e-4)(h))
+        return from_patches(lacks, self.cells, self.patch)
+
+
+class PatchSpread(nn.Module):
+    """How much of each pixel of the plain frame is expected to be wrong, mean of the absolute."""
+
+    cells: tuple[int, int]
+    patch: int
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, plain: Float[Array, "b h w c"], tokens: Float[Array, "b n d"]
+    ) -> Float[Array, "b h w c"]:
+        painted = to_patches(plain, self.patch)
+        h = Dense(self.width)(painted)
+        if tokens.shape[1] == self.cells[0] * self.cells[1]:
+            h = h + Dense(self.width, use_bias=False)(tokens)
+        h = nn.silu(GridMix(self.cells, self.width)(nn.silu(h)))
+        spread = LEAST + SPREAD * nn.softplus(MLP((self.width, painted.shape[-1]), gain=0.1)(h))
+        return from_patches(spread, self.cells, self.patch)

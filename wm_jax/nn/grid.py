@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from wm_jax.nn.compute import conv_general_dilated, platform
+from wm_jax.nn.compute import conv_general_dilated, convolves
 from wm_jax.nn.dense import Dense
 
 
@@ -59,8 +59,9 @@ def neighbourhoods(
 class GridMix(nn.Module):
     """A 3×3 convolution over the grid, (b, n, d) → (b, n, features).
 
-    A border cell sees zeros outside, so it can tell that it is one. On a TPU it is a convolution,
-    elsewhere one matrix product of `neighbourhoods`: the same weights and the same numbers.
+    A border cell sees zeros outside, so it can tell that it is one. Where that is faster
+    (`compute.convolves`) it is a convolution, else one matrix product of `neighbourhoods`: the same
+    weights and the same numbers.
     """
 
     cells: tuple[int, int]
@@ -69,7 +70,7 @@ class GridMix(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead n d"]) -> Float[Array, "*lead n f"]:
-        if platform() == "tpu":
+        if convolves():
             return _Convolution(self.cells, self.features, self.use_bias, name="Dense_0")(x)
         return Dense(self.features, use_bias=self.use_bias)(neighbourhoods(x, self.cells))
 

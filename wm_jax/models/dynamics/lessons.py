@@ -23,10 +23,9 @@ KNOWN = 0.01
 #: A turn is compared where it is known this well: variance, radians. It counts as the way that a
 #: point makes so far from the middle, in shares of the frame.
 TURN_KNOWN, RIM = 0.01, 0.05
-#: Longest gradient that a slot hands from a step to the one before. Where bodies touch the same
-#: wall and each other again and again, it grows tenfold a step and drowns all others; at this
-#: length what is learned from single contacts passes as it is.
-LONGEST = 1.0
+#: Longest gradient (see `motion.LONGEST`) of all that the steps from one start say of a slot's
+#: outline. Sound weights have 4 in the longest of a hundred.
+LONGEST_BODY = 4.0
 
 
 def stages(
@@ -107,13 +106,14 @@ def place_error(
     stream = jnp.cumsum(is_first, 1)
     begin = jax.tree.map(lambda x: x[:, :starts].reshape(-1, *x.shape[2:]), slots)
     bodies = motion.bodies_of(dynamics, begin)
+    bodies = jax.tree.map(lambda x: steady(x, LONGEST_BODY), bodies)
 
     def ahead(module, moving, step):
         at = jnp.arange(starts) + step
         real = (at < time) & (stream[:, jnp.minimum(at, time - 1)] == stream[:, :starts])
         at = jnp.minimum(at, time - 1)
         hears = told[:, at].reshape(batch * starts, -1)
-        scene = begin._replace(**{k: steady(x, LONGEST) for k, x in moving.items()})
+        scene = begin._replace(**{k: steady(x, motion.LONGEST) for k, x in moving.items()})
         scene = motion.predict(module, scene, hears, stage=False, past=False, bodies=bodies)
         off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
         off = jnp.square(off).sum(-1)

@@ -18,6 +18,7 @@ from wm_jax.models.dynamics.pixels import saturation
 from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
+from wm_jax.nn.gradient import steady
 from wm_jax.nn.outlook import brightness
 
 #: Largest speed along an axis, shares of the frame a step.
@@ -33,6 +34,12 @@ LIGHT = 4.0
 SHARP = 20 / 3
 #: A speed times this is about one.
 FEEL = 32
+#: Longest gradient that a slot hands from a step to the one before, and that a contact hands to
+#: what the step began with and to what all contacts share. Where bodies touch the same wall and
+#: each other again and again, it grows tenfold a step, and where they hardly close but turn, a
+#: hundred thousandfold in one, and drowns all others; at this length what is learned from single
+#: contacts passes as it is.
+LONGEST = 1.0
 
 
 def bodies_of(dynamics: Any, scene: Scene) -> Bodies:
@@ -83,15 +90,23 @@ def predict(
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
     pull = shared_pull(scene, dynamics.pull) if dynamics.pull else jnp.zeros_like(push)
-    speed = scene.speed + push + pull
+    speed = steady(scene.speed + push + pull, LONGEST)
     walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
-    bounce, late = 1.5 + jnp.asarray(dynamics.bounce), jnp.clip(0.05 + dynamics.late, 0.0, 0.5)
+    walls = steady(walls, LONGEST)
+
+    def of_contacts(parameter):
+        """Of those of pairs and of those with walls, for each stream."""
+        each = jnp.broadcast_to(parameter[:, None, None, None], (2, walls.shape[0], 1, 1))
+        return steady(each, LONGEST)
+
+    bounce, late = of_contacts(1.5 + dynamics.bounce), of_contacts(jnp.asarray(dynamics.late))
+    late = jnp.clip(0.05 + late, 0.0, 0.5)
     flight, turning = (scene.place, speed, bodies), dict[str, Array]()
     pairs: Any
     sides: Any
     if dynamics.spin:
         spin = contact_turning.Spin(scene.turn, scene.rate)
-        grip = jnp.clip(jnp.array([0.02, 0.15]) + dynamics.grip, 0.0, 1.0)
+        grip = jnp.clip(of_contacts(jnp.array([0.02, 0.15]) + dynamics.grip), 0.0, 1.0)
         pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
         sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
         turning = _turn(scene, pairs, sides)
