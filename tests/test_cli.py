@@ -138,3 +138,11 @@ def test_a_mistake_of_ours_keeps_its_traceback(verb):
     verb(main)
     with pytest.raises(ZeroDivisionError):
         cli.main(["try"])
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    """`wm-jax reproduce backbones --dry-run | head -1`, of a pipe that is closed at once."""
+    command = f"{sys.executable} -m wm_jax reproduce backbones --dry-run | head -c 1 >/dev/null"
+    script = f"{command}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == "" and done.returncode in (0, 141)

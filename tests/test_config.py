@@ -32,6 +32,7 @@ def test_overrides_take_the_type_of_the_key(experiment):
             "--config.optim.learning_rate=3e-4",
             "--config.optim.schedule=wsd",
             "--config.data.conditions=actions,light",
+            "--config.train.init_skip=('decoder/network', \"looks\")",
             "config.train.steps=1e3",
         ],
     )
@@ -39,6 +40,7 @@ def test_overrides_take_the_type_of_the_key(experiment):
     assert config.optim.learning_rate == 3e-4
     assert config.optim.schedule == "wsd"
     assert config.data.conditions == ("actions", "light")
+    assert config.train.init_skip == ("decoder/network", "looks")
     assert config.train.steps == 1000 and isinstance(config.train.steps, int)
 
 

@@ -97,3 +97,8 @@ def test_a_run_begins_with_them_and_resumes_as_its_own(tmp_path, other, capsys):
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     (event,) = [row for row in map(json.loads, lines) if row["event"] == "warm_start"]
     assert event["update"] == 4 and len(event["taken"]) == 4
+
+
+def test_what_is_to_be_skipped_and_is_not_there_is_refused(other):
+    with pytest.raises(UserError, match="no weight 'dynamic', .* did you mean 'dynamics'"):
+        warm_start.begin(fresh(), str(other[0]), ("dynamic",))

@@ -6,9 +6,9 @@ decoder's frame lacks of the true one, as in residual corrective diffusion, Mard
 arXiv 2309.15214, over how large that is expected to be at each pixel, which another network is
 taught: so noise is where something is open, and nowhere else), noise ε, x_t = (1 − t) ε + t x, and
 what is known c (the plain decoder's frame and the tokens), a network predicts x itself,
-x̂ = f(x_t, t, d, c), whose velocity is v = (x̂ − x_t) / (1 − t) (x-prediction with the loss on v, Li
-& He 2025, arXiv 2511.13720: data are easier to predict than noise is, from patches as large as
-ours). From t = 0 to 1 in steps of d (rectified flow, Liu et al. 2022, arXiv 2209.03003):
+x̂ = f(x_t, t, d, c), whose velocity is v = (x̂ − x_t) / (1 − t) (x-prediction, Li & He 2025, arXiv
+2511.13720: data are easier to predict than noise is, from patches as large as ours). From t = 0 to
+1 in steps of d (rectified flow, Liu et al. 2022, arXiv 2209.03003):
 
   x_{t+d} = x_t + d · v(x_t, t, d, c)
 
@@ -19,9 +19,11 @@ of 2d is two steps of d, with x' where the first of them arrives:
   |v(x_t, t, d_min) − (x − ε)|²
   |v(x_t, t, 2d) − stop(v(x_t, t, d) + v(x', t + d, d)) / 2|²
 
-Both are sums over a frame of (x̂ − target)² / (1 − t)². No gradient reaches the tokens or the plain
-decoder: the rest of the model learns what it would without a flow (but for a clip of the gradient's
-global norm, which all share), so the plain frames are those to compare with.
+Both are taken times (1 − t)² and the square of what was expected to be missing, so each is a sum of
+squared errors of pixels, in which the first step, the only one where a frame is drawn in one,
+counts as much as the last. No gradient reaches the tokens or the plain decoder: the rest of the
+model learns what it would without a flow (but for a clip of the gradient's global norm, which all
+share), so the plain frames are those to compare with.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ FINEST = 8
 #: What the network is told of the plain frame: (frame − 0.5) / CONTRAST.
 CONTRAST = 0.25
 #: What a pixel of the plain frame is expected to lack: about so much before it is learned, and
-#: never less than half a grey level.
-SPREAD, LEAST = 0.1, 0.002
+#: never less than an eighth of a grey level.
+SPREAD, LEAST = 0.1, 5e-4
 #: One frame in so many is taught that two steps are one; the others the flow itself.
 BOOTSTRAPPED = 4
 
@@ -119,7 +121,8 @@ class FlowDecoder(nn.Module):
         few = jax.tree.map(lambda a: a[:count], (x_t, t, size, known))
         two = jax.lax.stop_gradient(self._two_steps(*few))
         target = jnp.concatenate([two, (x - noise)[count:]])
-        error = jnp.square(spread * (self._velocity(x_t, t, size, known) - target)).sum((1, 2, 3))
+        off_by = (1 - at) * (self._velocity(x_t, t, size, known) - target)
+        error = jnp.square(spread * off_by).sum((1, 2, 3))
         return (error[jnp.argsort(order)] + off).reshape(lead)
 
     def _known(self, tokens, predicted):

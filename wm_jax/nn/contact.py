@@ -104,8 +104,8 @@ def collide(
     place: Float[Array, "b n 2"],
     speed: Float[Array, "b n 2"],
     bodies: Bodies,
-    bounce: Float[Array, ""] | Float[Array, "b 1 1"] | float = 2.0,
-    late: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
+    bounce: Float[Array, ""] | Float[Array, "b #p 1"] | float = 2.0,
+    late: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
 ) -> Change:
     """Every pair of bodies that meets within the step; three at once are the sum of the pairs.
 
@@ -153,8 +153,8 @@ def rebound(
     speed: Float[Array, "b n 2"],
     bodies: Bodies,
     walls: Float[Array, "*b 4"],
-    bounce: Float[Array, ""] | Float[Array, "b 1 1"] | float = 2.0,
-    late: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
+    bounce: Float[Array, ""] | Float[Array, "b #p 1"] | float = 2.0,
+    late: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
 ) -> Change:
     """Bodies between four ``walls``: the largest x and y, then the smallest."""
     quarter = bodies.support.shape[-1] // 4

@@ -68,9 +68,9 @@ def collide(
     speed: Float[Array, "b n 2"],
     bodies: Bodies,
     spin: Spin,
-    bounce: Float[Array, ""] | Float[Array, "b 1 1"] | float = 2.0,
-    late: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
-    grip: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
+    bounce: Float[Array, ""] | Float[Array, "b #p 1"] | float = 2.0,
+    late: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
+    grip: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
 ) -> Change:
     """`contact.collide` of bodies that turn; ``grip`` is the friction coefficient μ."""
     count, directed = bodies.support.shape[-1], directions(bodies.support.shape[-1])
@@ -133,9 +133,9 @@ def rebound(
     bodies: Bodies,
     spin: Spin,
     walls: Float[Array, "*b 4"],
-    bounce: Float[Array, ""] | Float[Array, "b 1 1"] | float = 2.0,
-    late: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
-    grip: Float[Array, ""] | Float[Array, "b 1 1"] | float = 0.0,
+    bounce: Float[Array, ""] | Float[Array, "b #p 1"] | float = 2.0,
+    late: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
+    grip: Float[Array, ""] | Float[Array, "b #p 1"] | float = 0.0,
 ) -> Change:
     """`contact.rebound` of bodies that turn."""
     quarter = bodies.support.shape[-1] // 4

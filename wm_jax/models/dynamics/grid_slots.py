@@ -114,8 +114,12 @@ class GridSlots(nn.Module):
         self.late = self.param("late", zeros, (2,))
         if self.told_size > 1:  # a hand is grey; what has a hue does not move by itself
             self.moves_itself = self.param("moves_itself", zeros, (2,))
+            self.hand_bounce = self.param("hand_bounce", zeros, (2,))
+            self.hand_mass = self.param("hand_mass", zeros, (1,))
         if self.spin:
             self.grip = self.param("grip", zeros, (2,))
+            if self.told_size > 1:
+                self.hand_grip = self.param("hand_grip", zeros, (2,))
         self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
 
     def initial(self, batch_size: int) -> Scene:

@@ -34,6 +34,8 @@ LIGHT = 4.0
 SHARP = 20 / 3
 #: A speed times this is about one.
 FEEL = 32
+#: So that a hand may become several times as heavy as what it pushes within some hundred updates.
+HEAVY = 4.0
 #: Longest gradient that a slot hands from a step to the one before, and that a contact hands to
 #: what the step began with and to what all contacts share. Where bodies touch the same wall and
 #: each other again and again, it grows tenfold a step, and where they hardly close but turn, a
@@ -49,10 +51,13 @@ def bodies_of(dynamics: Any, scene: Scene) -> Bodies:
         dynamics.directions + np.arange(2 + bool(dynamics.spin)),
         -1,
     )
+    log_mass = 0.1 * log_mass
+    if dynamics.told_size > 1:
+        log_mass += HEAVY * dynamics.hand_mass * _grey(scene)
     return Bodies(
         support=0.08 + 0.05 * support,
         sharp=SHARP * dynamics.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
-        log_mass=0.1 * log_mass,
+        log_mass=log_mass,
         present=scene.present,
         gyration=_gyration(support, *gyration) if dynamics.spin else None,
     )
@@ -94,19 +99,26 @@ def predict(
     walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
     walls = steady(walls, LONGEST)
 
-    def of_contacts(parameter):
-        """Of those of pairs and of those with walls, for each stream."""
-        each = jnp.broadcast_to(parameter[:, None, None, None], (2, walls.shape[0], 1, 1))
-        return steady(each, LONGEST)
+    def of_contacts(name, start):
+        """Of those of pairs (b, p or 1, 1) and of those with walls (b, k or 1, 1)."""
+        each = start + _each(getattr(dynamics, name), walls.shape[0])
+        hand = getattr(dynamics, f"hand_{name}", None)
+        if hand is None:
+            return each
+        grey, of_hand = _grey(scene), _each(hand, walls.shape[0])
+        first, second = np.triu_indices(grey.shape[1], 1)
+        parts = grey[:, first] + grey[:, second], grey
+        return [a + b * c for a, b, c in zip(each, of_hand, parts, strict=True)]
 
-    bounce, late = of_contacts(1.5 + dynamics.bounce), of_contacts(jnp.asarray(dynamics.late))
-    late = jnp.clip(0.05 + late, 0.0, 0.5)
+    bounce = of_contacts("bounce", 1.5)
+    late = jnp.clip(0.05 + _each(dynamics.late, walls.shape[0]), 0.0, 0.5)
     flight, turning = (scene.place, speed, bodies), dict[str, Array]()
     pairs: Any
     sides: Any
     if dynamics.spin:
         spin = contact_turning.Spin(scene.turn, scene.rate)
-        grip = jnp.clip(of_contacts(jnp.array([0.02, 0.15]) + dynamics.grip), 0.0, 1.0)
+        starts = np.array([0.02, 0.15], np.float32).reshape(2, 1, 1, 1)
+        grip = [jnp.clip(g, 0.0, 1.0) for g in of_contacts("grip", starts)]
         pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
         sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
         turning = _turn(scene, pairs, sides)
@@ -134,6 +146,17 @@ def predict(
         told=told,
         **turning,
     )
+
+
+def _each(parameter: Any, streams: int) -> Float[Array, "2 b 1 1"]:
+    """A parameter of pairs and one of walls for each stream, none of which says too much of it."""
+    each = jnp.broadcast_to(jnp.asarray(parameter)[:, None, None, None], (2, streams, 1, 1))
+    return steady(each, LONGEST)
+
+
+def _grey(scene: Scene) -> Float[Array, "b k 1"]:
+    """1 of what has no hue, as a hand: it may weigh, bounce and grip unlike all that has one."""
+    return 1 - jnp.minimum(2 * saturation(scene.colour), 1.0)
 
 
 def _turn(scene: Scene, pairs: contact_turning.Change, sides: contact_turning.Change):

@@ -1,0 +1,85 @@
+"""What one step makes of slots that meet: a hand among them, and gradients that stay short."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.quick import quick_jit, random_variables
+from wm_jax.models.dynamics import motion
+from wm_jax.models.dynamics.grid_slots import GridSlots
+from wm_jax.models.dynamics.pixels import CONTRAST
+
+RED, BLUE, GREY = (0.8, 0.1, 0.1), (0.1, 0.1, 0.8), (0.5, 0.5, 0.5)
+
+
+def module(spin):
+    sizes = {"slots": 2, "width": 4, "hidden": 4, "pool": 4, "sight": 8, "look": 4}
+    return GridSlots((16, 16), told_size=3, spin=spin, **sizes)
+
+
+def about_to_meet(net, colours):
+    """Two discs beside each other; the second comes at the first."""
+    scene = net.initial(1)
+    return scene._replace(
+        place=jnp.array([[[0.4, 0.5], [0.585, 0.5]]]),
+        speed=jnp.array([[[0.0, 0.0], [-0.05, 0.0]]]),
+        present=jnp.ones_like(scene.present),
+        colour=CONTRAST * jnp.array([colours]),
+    )
+
+
+def start(spin, colours):
+    """A net, weights that change no speed but by contacts, and the scene."""
+    net = module(spin)
+    scene = about_to_meet(net, colours)
+    inputs = scene, None, None, jnp.zeros((1, 3)), None
+    variables = random_variables(net, *inputs, method="step")
+    weights = jax.tree.map(jnp.zeros_like, variables["params"])
+    return net, weights, scene
+
+
+def after(net, weights, scene):
+    step = quick_jit(lambda w, s: net.apply({"params": w}, s, None, None, jnp.zeros((1, 3)), None,
+                                            method="step"))  # fmt: skip
+    return step(weights, scene)[0]
+
+
+@pytest.mark.parametrize("spin", [0.0, 0.15])
+def test_a_hand_weighs_and_bounces_otherwise_and_nothing_else_does(spin):
+    """m₁ Δv₁ = −m₂ Δv₂, and e more of the closing speed comes back, where one of two is grey."""
+    net, weights, scene = start(spin, (RED, GREY))
+    told = weights | {
+        "hand_mass": jnp.array([np.log(3.0) / motion.HEAVY]),
+        "hand_bounce": jnp.array([0.3, 0.0]),
+    }
+    before, plain, hand = (s.speed[0, :, 0] for s in (scene, after(net, weights, scene),
+                                                     after(net, told, scene)))  # fmt: skip
+    gained = [np.asarray(x - before) for x in (plain, hand)]
+    np.testing.assert_allclose(gained[0][0], -gained[0][1], rtol=1e-4)
+    np.testing.assert_allclose(gained[1][0], -3 * gained[1][1], rtol=1e-3)
+    np.testing.assert_allclose(plain[1] - plain[0], 0.5 * 0.05, rtol=0.02)
+    np.testing.assert_allclose(hand[1] - hand[0], 0.8 * 0.05, rtol=0.02)
+    net, _, hued = start(spin, (RED, BLUE))
+    for x, y in zip(after(net, weights, hued), after(net, told, hued), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("spin", [0.0, 0.15])
+def test_one_contact_says_no_more_than_its_share_of_what_all_share(spin):
+    """However steep the loss: the gradient of walls, bounce and speed is bounded, not zero."""
+    net, weights, scene = start(spin, (RED, GREY))
+    # Between a wall and a hand, on its way to both.
+    place = jnp.array([[[0.12, 0.5], [0.29, 0.5]]])
+    scene = scene._replace(place=place, speed=jnp.array([[[-0.06, 0.0], [-0.1, 0.0]]]))
+
+    def loss(weights, speed):
+        told = jnp.zeros((1, 3))
+        moved = scene._replace(speed=speed)
+        out = net.apply({"params": weights}, moved, None, None, told, None, method="step")[0]
+        return 1e6 * ((out.place + out.speed)[0, :, 0] @ jnp.array([1.0, 2.0]))
+
+    grads, by_speed = quick_jit(jax.grad(loss, (0, 1)))(weights, scene.speed)
+    for name in ("walls", "bounce", "hand_bounce"):
+        assert 0 < jnp.abs(grads[name]).max() <= motion.LONGEST + 1e-5, name
+    assert 0 < jnp.linalg.norm(by_speed[0, 1]) <= motion.LONGEST + 1e-5
