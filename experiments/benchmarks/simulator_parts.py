@@ -54,6 +54,23 @@ def _mass(sim: Simulator) -> None:
         body.moment, body.mass = body.moment / body.mass, 1.0
 
 
+def _grip(sim: Simulator) -> None:
+    mean = float(np.mean(sim.scene.world.friction))
+    for body in sim.bodies.values():
+        for shape in body.shapes:
+            shape.friction = mean
+
+
+def _unseen(sim: Simulator) -> None:
+    for part in (_bounce, _mass, _grip):
+        part(sim)
+
+
+def _unseen_and_noise(sim: Simulator) -> None:
+    _unseen(sim)
+    _noise(sim)
+
+
 def _gravity(sim: Simulator) -> None:
     sim.space.gravity = 0.0, 0.0
 
@@ -72,8 +89,9 @@ def _noise(sim: Simulator) -> None:
         body.velocity = body.velocity + tuple(speed.tolist())
 
 
-#: What is left out: differences of bounce and mass; all else wholly. ``noise`` is added instead:
-#: 0.05 units on places and 0.02 units a frame on velocities, about what a tracker leaves.
+#: What is left out: differences of bounce, mass and grip (friction), and as ``unseen`` of all
+#: three, which no frame shows before a contact; all else wholly. ``noise`` is added instead: 0.05
+#: units on places and 0.02 units a frame on velocities, about what a tracker leaves.
 PARTS: dict[str, Callable[[Simulator], None]] = {
     "spin": _spin,
     "friction": _friction,
@@ -82,6 +100,9 @@ PARTS: dict[str, Callable[[Simulator], None]] = {
     "gravity": _gravity,
     "hand": _hand,
     "noise": _noise,
+    "grip": _grip,
+    "unseen": _unseen,
+    "unseen, noise": _unseen_and_noise,
 }
 
 

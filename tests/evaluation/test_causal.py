@@ -146,6 +146,20 @@ def test_light_camera_and_gravity_have_their_twins_too(full):
     assert value(report, "truth", "edit_success", "light", "shuffled") < 0.5
 
 
+def test_what_no_frame_shows_has_a_ceiling_of_its_own_where_objects_differ_in_it(full, judged):
+    told, typical = "see_then_simulate", "see_then_simulate_typical"
+    rows = {(r["model"], r["metric"], r["intervention"]): r["value"] for r in full[0].rows
+            if r["step"] == 0 and r["control"] is None and "intervention" in r}  # fmt: skip
+    for kind in ("move", "push", "light"):
+        assert rows[typical, "edit_success", kind] > 0.2
+    lower = [rows[told, "edit_success", k] - rows[typical, "edit_success", k]
+             for k in ("move", "push", "camera", "gravity")]  # fmt: skip
+    assert np.mean(lower) > 0
+    assert "told typical masses" in causal_page.section(full[0])
+    assert not any(r["model"] == typical for r in judged[0].rows)
+    assert "told typical masses" not in causal_page.section(judged[0])
+
+
 def test_the_instrument_holds_on_every_twin(full, judged):
     assert judged[1]["instrument_holds"] is True
     for report, result in (full, judged):

@@ -1,4 +1,4 @@
-"""The benchmark of shifted test sets: which rows it keeps, and what it says of a data set without."""
+"""The benchmark of shifted test sets: which rows it keeps, and what it says where none are."""
 
 import sys
 

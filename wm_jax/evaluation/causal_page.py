@@ -13,11 +13,10 @@ from jaxtyping import UInt8
 from wm_jax.evaluation import causal, film, parts, plot
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.rows import Row
-from wm_jax.evaluation.summary import calibration_line, label
+from wm_jax.evaluation.summary import CEILING, TYPICAL, calibration_line, label
 from wm_jax.evaluation.summary import find as find_control
 
 STRIP = (1, 5, 10, 15, 20, 30, 40)
-CEILING = "see_then_simulate"
 WORDS = {
     "sequence": "three in a row",
     "undone": "recoloured, then taken back",
@@ -158,14 +157,17 @@ def _success(report: CausalReport) -> str:
     step = middle_step(report)
     out = []
     for model in report.tested:
-        columns = (
+        columns: list[tuple[str, str, str | None]] = [
             ("edit", model, None),
             ("oracle: sees the change", model, "oracle"),
             ("shuffled edit", model, "shuffled"),
             ("simulator, shuffled edit", "truth", "shuffled"),
             ("see-then-simulate, edit", CEILING, None),
+            ("told typical masses", TYPICAL, None),
             ("simulator, edit", "truth", None),
-        )
+        ]
+        if not any(row["model"] == TYPICAL for row in report.rows):
+            columns = [column for column in columns if column[1] != TYPICAL]
         head = "<th></th>" + "".join(f"<th>{name}</th>" for name, _, _ in columns)
         head += "<th>clips that count</th><th>predictable frames</th>"
         body = ""

@@ -179,13 +179,20 @@ def _told_otherwise(told: shapes.Conditions, stage: Stage) -> shapes.Conditions:
 
 class Simulated:
     """The true simulator as a subject: started from the true scene (``truth``), or from what the
-    instrument saw of the context (``see_then_simulate``)."""
+    instrument saw of the context (``see_then_simulate``); ``typical``: with what no frame shows of
+    an object as it usually is (a `World` that knows says so by a method of this name)."""
 
     def __init__(
-        self, name: str, world: TrueWorld, protocol: CausalProtocol, instrument: Instrument | None
+        self,
+        name: str,
+        world: TrueWorld,
+        protocol: CausalProtocol,
+        instrument: Instrument | None,
+        typical: bool = False,
     ):
         self.name, self.edits = name, protocol.kinds
         self.world, self.protocol, self.instrument = world, protocol, instrument
+        self._usual: Callable = getattr(world, "typical", np.asarray) if typical else np.asarray
 
     def encode(self, clips: Clips, sample: int) -> np.ndarray:
         return self._believe(clips, self.protocol.context)
@@ -205,4 +212,4 @@ class Simulated:
     def _believe(self, clips: Clips, frames: int) -> np.ndarray:
         if self.instrument is None:
             return clips.scenes[:, frames - 1]
-        return informed.believe(clips, self.world, self.instrument, frames)[0]
+        return self._usual(informed.believe(clips, self.world, self.instrument, frames)[0])

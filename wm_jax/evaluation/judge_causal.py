@@ -22,7 +22,7 @@ from wm_jax.evaluation import (
 from wm_jax.evaluation.causal_page import CausalReport
 from wm_jax.evaluation.judge import Editable
 from wm_jax.evaluation.protocol import CausalProtocol, split_hash
-from wm_jax.evaluation.summary import CEILING
+from wm_jax.evaluation.summary import CEILING, TYPICAL
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
 from wm_jax.models.baselines import CopyLast
@@ -58,6 +58,9 @@ def judge_causal(
         causal_subjects.Simulated(CEILING, world, protocol, instrument),
         causal_subjects.Simulated("truth", world, protocol, None),
     ]
+    if getattr(world, "typical", lambda scenes: None)(clips.scenes[:1]) is not None:
+        told = causal_subjects.Simulated(TYPICAL, world, protocol, instrument, typical=True)
+        subjects.insert(-1, told)
     measured: dict[str, causal.Measured] = {}
     samples = dict.fromkeys(runs, 1)
     count = len(facts.frames)

@@ -14,6 +14,8 @@ from wm_jax.evaluation.suite import METRICS
 
 TABLE_STEPS = (1, 5, 10, 20, 40)
 CEILING = "see_then_simulate"
+#: The same, told of masses, friction and restitution no more than what is usual.
+TYPICAL = "see_then_simulate_typical"
 
 
 class Film(NamedTuple):

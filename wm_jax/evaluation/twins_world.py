@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -136,6 +137,19 @@ class TwinsWorld:
     def put(self, scenes: Float32[np.ndarray, "*lead k"], **fields: np.ndarray) -> np.ndarray:
         """A copy of the scenes with these fields replaced."""
         return twins_scene.put(scenes, **fields)
+
+    def typical(self, scenes: Float32[np.ndarray, "*lead k"]) -> np.ndarray | None:
+        """The scenes with the middle of what this world draws in place of every object's mass,
+        friction and restitution, which no frame shows before a contact; None where all have the
+        same."""
+        world = get_world(self.name)
+        if world.rigid and len({*world.friction}) == len({*world.restitution}) == 1:
+            return None
+        mass, inertia = self.get(scenes, "mass"), self.get(scenes, "inertia")
+        there = mass > 0
+        values: dict[str, Any] = {"mass": 1.0, "inertia": inertia / np.where(there, mass, 1.0)}
+        values |= {n: sum(getattr(world, n)) / 2 for n in ("friction", "restitution")}
+        return self.put(scenes, **{name: np.where(there, x, 0.0) for name, x in values.items()})
 
     def to_world(self, pixels: np.ndarray, scenes: np.ndarray) -> np.ndarray:
         """Places in a frame (px) to world units."""

@@ -176,7 +176,7 @@ class GridSlots(nn.Module):
         return jnp.concatenate([cells, carry.place], 1)
 
     def step(self, carry, embedding, observed, told, key):
-        prior = motion.predict(self, carry, told)
+        prior = motion.predict(self, carry, told, imagined=embedding is None)
         unseen = prior._replace(stage=carry.stage)
         if embedding is None:
             tokens = self.tokens(unseen)
@@ -199,7 +199,8 @@ class GridSlots(nn.Module):
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
             carry = reset(carry, fresh, is_first)
-            prior = motion.predict(module, carry, told)
+            unobserved = False if observed is None else ~observed
+            prior = motion.predict(module, carry, told, imagined=unobserved)
             unseen = prior._replace(stage=carry.stage)
             if observed is None or module.is_initializing():
                 carry = module._correct(prior, unseen, seen, observed)

@@ -11,11 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.kalman import UNIT, sway_on, widen
 from wm_jax.models.dynamics.pixels import saturation
-from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull
+from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull, told_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
 from wm_jax.nn.gradient import steady
@@ -84,9 +84,14 @@ def predict(
     stage: bool = True,
     past: bool = True,
     bodies: Bodies | None = None,
+    imagined: Bool[Array, " b"] | bool = False,
 ) -> Scene:
-    """Straight on. Without ``stage`` or ``past`` that field stays what it is."""
+    """Straight on. Without ``stage`` or ``past`` that field stays what it is. ``imagined``: no
+    frame of this step will be seen, so that what all slots know of a pull counts for each."""
     bodies = bodies or bodies_of(dynamics, scene)
+    pull = jnp.zeros_like(scene.speed)
+    if dynamics.pull:
+        scene, pull = _falling(dynamics, scene, imagined)
     news = dynamics.told_in(jnp.concatenate([told, scene.told], -1))
     push = shift = jnp.zeros_like(scene.speed)
     recent = scene.past
@@ -94,7 +99,6 @@ def predict(
         view = _view(dynamics, scene.told, told)
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
-    pull = shared_pull(scene, dynamics.pull) if dynamics.pull else jnp.zeros_like(push)
     speed = steady(scene.speed + push + pull, LONGEST)
     walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
     walls = steady(walls, LONGEST)
@@ -111,7 +115,7 @@ def predict(
         return [a + b * c for a, b, c in zip(each, of_hand, parts, strict=True)]
 
     bounce = of_contacts("bounce", 1.5)
-    late = jnp.clip(0.05 + _each(dynamics.late, walls.shape[0]), 0.0, 0.5)
+    late = jnp.minimum(0.05 * jnp.exp(20 * _each(dynamics.late, walls.shape[0])), 0.5)
     flight, turning = (scene.place, speed, bodies), dict[str, Array]()
     pairs: Any
     sides: Any
@@ -146,6 +150,17 @@ def predict(
         told=told,
         **turning,
     )
+
+
+def _falling(dynamics: Any, scene: Scene, imagined: Any) -> tuple[Scene, Float[Array, "b k 2"]]:
+    """The scene, and each slot's pull. As long as it is followed that is what its own frames say of
+    it; as soon as it is not, what all of them say. A hand is not pulled."""
+    everyones = (1 - _grey(scene)) * shared_pull(scene, dynamics.pull)
+    followed = (scene.visible > 0.1) & ~jnp.reshape(jnp.asarray(imagined), (-1, 1, 1))
+    last = (scene.visible > 0.1) & ~followed
+    told = told_pull(scene, everyones)
+    places = {n: jnp.where(last, getattr(told, n), getattr(scene, n)) for n in ("place", "speed")}
+    return scene._replace(**places), jnp.where(followed, scene.pull, everyones)
 
 
 def _each(parameter: Any, streams: int) -> Float[Array, "2 b 1 1"]:

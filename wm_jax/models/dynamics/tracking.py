@@ -28,7 +28,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics import templates
-from wm_jax.models.dynamics.kalman import LOST, PLACE, SPEED, place_measured, turn_measured
+from wm_jax.models.dynamics.kalman import (
+    LOST,
+    PLACE,
+    SPEED,
+    UNIT,
+    place_measured,
+    turn_measured,
+)
 from wm_jax.models.dynamics.laying import lay, lay_turning, view
 from wm_jax.models.dynamics.pixels import HUED, openness, owners, saturation
 from wm_jax.models.dynamics.templates import centre
@@ -263,14 +270,27 @@ def panned(
     return jnp.moveaxis(maps, 1, -1).reshape(past.shape)
 
 
-def shared_pull(scene: Scene, pull: float) -> Float[Array, "b k 2"]:
-    """A slot's own pull where it was just seen, else that of all slots, by what each of them has
-    learned since it began with this standard deviation."""
-    learned = 1 / (scene.spread[..., 10:] + 1e-9) - 1 / pull**2
-    learned = jnp.maximum(learned, 0.0) * (scene.present > 0.5)
-    total = learned.sum(1, keepdims=True) + 1 / pull**2
-    everyones = (learned * scene.pull).sum(1, keepdims=True) / total
-    return jnp.where(scene.visible > 0.1, scene.pull, everyones)
+def shared_pull(scene: Scene, pull: float) -> Float[Array, "b 1 2"]:
+    """What all slots with a hue say of the pull that they share, each by what it has learned since
+    it began with this standard deviation. A blow that was taken for a pull is far from what the
+    others say, and counts little (reweighted least squares, a Cauchy weight)."""
+    hued = (scene.present > 0.5) * jnp.minimum(2 * saturation(scene.colour), 1.0)
+    learned = jnp.maximum(1 / (scene.spread[..., 10:] + 1e-9) - 1 / pull**2, 0.0)
+    # Never believed to more than an eighth of what is usual.
+    learned = hued / (1 / (learned + 1e-9) + (pull / 8) ** 2)
+    own, weight = UNIT * scene.pull, learned
+    for _ in range(5):
+        mean = (weight * own).sum(1, keepdims=True)
+        mean = mean / (weight.sum(1, keepdims=True) + 1 / pull**2)
+        weight = learned / (1 + learned * jnp.square(own - mean) / 2)
+    return mean / UNIT
+
+
+def told_pull(scene: Scene, pull: Float[Array, "b k 2"]) -> Scene:
+    """What the filter believes of places and speeds once it is told each slot's pull."""
+    _, _, _, xp, vp, pp = jnp.split(scene.spread, 6, -1)
+    off = (pull - scene.pull) / (pp + 1e-9)
+    return scene._replace(place=scene.place + xp * off, speed=scene.speed + vp * off)
 
 
 def _beside_pure(mask: Float[Array, "b k p"], cells: tuple[int, int]) -> Float[Array, "b k p"]:
