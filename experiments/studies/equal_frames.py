@@ -21,6 +21,8 @@ V3, TRIALS = BACKBONES.claims[0].source, BACKBONES.claims[2].source
 RATES = dict.fromkeys(BACKBONES.arms, 8e-3) | {"grid_slots": 5e-3, "s5": 4e-3, "rssm": 1e-3}
 ARMS = {name: Arm(arm.changes, (RATES[name],)) for name, arm in BACKBONES.arms.items()}
 BUDGETS = {"smoke": 64, "small": 36_864, "paper": 2_000_000}
+#: So few frames teach nobody to see a hundred ahead.
+NEARER = {"small": {"steps": (5, 20, 40), "horizon": 40, "episodes": 24}}
 
 
 def ahead(arm: str, against: str, step: int, smallest: float, sentence: str, source: str) -> Claim:
@@ -42,7 +44,12 @@ STUDY = Study(
     arms=ARMS,
     metrics=BACKBONES.metrics,
     scales={
-        name: dataclasses.replace(BACKBONES.scales[name], tuning=None, budget=Budget(frames=frames))
+        name: dataclasses.replace(
+            BACKBONES.scales[name],
+            tuning=None,
+            budget=Budget(frames=frames),
+            **NEARER.get(name, {}),
+        )
         for name, frames in BUDGETS.items()
     },
 )  # fmt: skip
