@@ -25,7 +25,8 @@ class SlotDecoder(nn.Module):
 
     hears: whether a camera or a light may have changed since the stage was seen: then the backdrop,
         and what is in front, are painted as they were seen, moved and lit anew
-    turns: whether a slot may have turned from the template that its looks were read off
+    turns: whether a slot may have turned from the template that its looks were read off, or come
+        nearer with the camera
     reach: side of the square that a slot paints, as a share of the frame
     narrow: numbers through which a cell is painted; too few for an object, enough for a backdrop
     """
@@ -71,9 +72,11 @@ class SlotDecoder(nn.Module):
         """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
         cells = self.cells[0] * self.cells[1]
         backdrop, front = self._stage(tokens[:, :cells, : self.width])
+        nearer = 1.0
         if self.hears:
             outlook = tokens[:, 0, self.width : self.width + 9]
             backdrop, front = self._now(backdrop, front, outlook)
+            nearer = jnp.exp(outlook[:, None, 2:3])
         slots, turn = tokens[:, cells:], None
         if self.turns:
             slots, turn = slots[..., :-3], jnp.arctan2(slots[..., -2:-1], slots[..., -3:-2])
@@ -86,7 +89,8 @@ class SlotDecoder(nn.Module):
         if turn is not None:
             middle = jnp.full_like(place, 0.5)
             side = stencil.shape[-1]
-            stencil = read_turned(stencil[:, :, None], middle, -turn, side, 1 / side)[:, :, 0]
+            spacing = jnp.broadcast_to(1 / (side * nearer), turn.shape)
+            stencil = read_turned(stencil[:, :, None], middle, -turn, side, spacing)[:, :, 0]
         there = jnp.clip(4 * present - 1, 0.0, 1.0)
         alpha = write(stencil * there[..., None], place, self.resolution)
         return backdrop, front, alpha, colour + shade

@@ -36,12 +36,12 @@ def read_turned(
     place: Float[Array, "*lead 2"],
     turn: Float[Array, "*lead 1"],
     samples: int,
-    spacing: float,
+    spacing: float | Float[Array, "*lead 1"],
 ) -> Float[Array, "*lead m s s"]:
     """`read` of m images each, of a square that has turned by so many radians from +x to +y."""
     *lead, count, rows, columns = images.shape
     grid = (jnp.arange(samples) - (samples - 1) / 2) * spacing
-    right, down = grid[None, :], grid[:, None]
+    right, down = grid[..., None, :], grid[..., :, None]
     cos, sin = (f(turn)[..., None] for f in (jnp.cos, jnp.sin))
     x = (place[..., 0, None, None] + cos * right - sin * down) * columns + 0.5
     y = (place[..., 1, None, None] + sin * right + cos * down) * rows + 0.5

@@ -282,7 +282,7 @@ class GridSlots(nn.Module):
             prior = motion.predict(module, reset(carry, fresh, is_first), told, stage=False)
             sizes = module.cells, module.pull, module.spin
             carry, bare = tracking.correct(prior, pixels, ground, *sizes)
-            carry = module._finish(carry)
+            carry = module._finish(carry._replace(shown=carry.told))
             return carry, carry._replace(stage=carry.visible, past=bare)
 
         return over_time(body)(self, carry, (seen, told, is_first))[1]

@@ -89,6 +89,9 @@ def predict(
     """Straight on. Without ``stage`` or ``past`` that field stays what it is. ``imagined``: no
     frame of this step will be seen, so that what all slots know of a pull counts for each."""
     bodies = bodies or bodies_of(dynamics, scene)
+    if dynamics.told_size > 1:
+        view = _view(dynamics, scene.told, told)
+        scene, bodies = _zoomed(dynamics, scene, bodies, told, view)
     pull = jnp.zeros_like(scene.speed)
     if dynamics.pull:
         scene, pull = _falling(dynamics, scene, imagined)
@@ -96,7 +99,6 @@ def predict(
     push = shift = jnp.zeros_like(scene.speed)
     recent = scene.past
     if dynamics.told_size > 1:
-        view = _view(dynamics, scene.told, told)
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
     speed = steady(scene.speed + push + pull, LONGEST)
@@ -150,6 +152,16 @@ def predict(
         told=told,
         **turning,
     )
+
+
+def _zoomed(dynamics: Any, scene: Scene, bodies: Bodies, told: Array, view: Array):
+    """What has a length is longer where the camera comes nearer: speeds and pulls with each step of
+    it, outlines since they were seen."""
+    now = jnp.exp(view[:, None, 2:])
+    since = jnp.exp(_view(dynamics, scene.shown, told)[:, None, 2:])
+    gyration = None if bodies.gyration is None else bodies.gyration * since**2
+    bodies = bodies._replace(support=bodies.support * since, gyration=gyration)
+    return scene._replace(speed=scene.speed * now, pull=scene.pull * now), bodies
 
 
 def _falling(dynamics: Any, scene: Scene, imagined: Any) -> tuple[Scene, Float[Array, "b k 2"]]:
@@ -210,5 +222,7 @@ def _light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 
 
 
 def _view(dynamics: Any, before: Float[Array, "*lead t"], now: Float[Array, "*lead t"]):
-    """x, y (shares of the frame) and log zoom of the camera from one step to another."""
-    return jnp.asarray(VIEW) * dynamics.view(now - before)
+    """x, y (shares of the frame) and log zoom of the camera from one step to another. How far it
+    goes is told in the world's units: on the frame that is more, the nearer it is."""
+    by, whole = (jnp.asarray(VIEW) * dynamics.view(told) for told in (now - before, now))
+    return jnp.concatenate([by[..., :2] * jnp.exp(whole[..., 2:]), by[..., 2:]], -1)
