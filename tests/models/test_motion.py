@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.quick import quick_jit, random_variables
-from wm_jax.models.dynamics import motion
+from wm_jax.models.dynamics import motion, tracking
 from wm_jax.models.dynamics.grid_slots import GridSlots
 from wm_jax.models.dynamics.pixels import CONTRAST
 
@@ -83,3 +83,74 @@ def test_one_contact_says_no_more_than_its_share_of_what_all_share(spin):
     for name in ("walls", "bounce", "hand_bounce"):
         assert 0 < jnp.abs(grads[name]).max() <= motion.LONGEST + 1e-5, name
     assert 0 < jnp.linalg.norm(by_speed[0, 1]) <= motion.LONGEST + 1e-5
+
+
+def test_a_camera_that_comes_nearer_makes_everything_longer():
+    """Places go away from the middle, speeds grow; and a pan is longer, the nearer the camera."""
+    net = GridSlots((16, 16), slots=2, width=4, hidden=4, pool=4, sight=8, look=4, told_size=3,
+                    spin=0.15, pull=0.02)  # fmt: skip
+    scene = about_to_meet(net, (RED, BLUE))._replace(
+        place=jnp.array([[[0.3, 0.3], [0.7, 0.6]]]),
+        speed=jnp.array([[[0.01, 0.0], [0.0, -0.02]]]),
+    )
+    variables = random_variables(net, scene, None, None, jnp.zeros((1, 3)), None, method="step")
+    weights = jax.tree.map(jnp.zeros_like, variables["params"])
+    # Numbers told: x, y and log zoom.
+    weights["view"]["kernel"] = jnp.diag(1 / motion.VIEW)
+
+    def step(scene, *told):
+        told = jnp.asarray([told], jnp.float32)
+        inputs = scene, None, None, told, None
+        return net.apply({"params": weights}, *inputs, method="step")[0]
+
+    still, zoomed = step(scene, 0, 0, 0), step(scene, 0, 0, np.log(1.25))
+    np.testing.assert_allclose(zoomed.speed, 1.25 * still.speed, rtol=1e-5)
+    np.testing.assert_allclose(zoomed.place - 0.5, 1.25 * (still.place - 0.5), rtol=1e-4)
+    panned = step(zoomed, 0.1, 0, np.log(1.25)).place - step(zoomed, 0, 0, np.log(1.25)).place
+    np.testing.assert_allclose(panned[..., 0], 0.125, rtol=1e-4)
+    near, far = (
+        net.apply(
+            {"params": weights},
+            scene._replace(shown=jnp.asarray([[0, 0, shown]], jnp.float32)),
+            method=lambda net, s: motion._zoomed(
+                net, s, motion.bodies_of(net, s), jnp.zeros((1, 3)), jnp.zeros((1, 3))
+            )[1],
+        )
+        for shown in (np.log(0.5), 0.0)
+    )
+    np.testing.assert_allclose(near.support, 2 * far.support, rtol=1e-5)
+    np.testing.assert_allclose(near.gyration, 4 * far.gyration, rtol=1e-5)
+
+
+def falling(pulls, colours, knows):
+    """A scene of slots that each believe in a pull (x, 64ths a step²), with this variance."""
+    net = GridSlots((16, 16), slots=len(pulls), pool=4, pull=0.02)
+    scene = net.initial(1)
+    spread = scene.spread.at[..., 10:].set(jnp.asarray(knows)[None, :, None])
+    own = jnp.stack([jnp.asarray(pulls), jnp.zeros(len(pulls))], -1)[None] / 64
+    return scene._replace(pull=own, spread=spread, present=jnp.ones_like(scene.present),
+                          colour=CONTRAST * jnp.array([colours]))  # fmt: skip
+
+
+def test_slots_lend_each_other_what_they_know_of_a_pull_and_one_that_errs_counts_little():
+    sure = [0.002**2] * 4
+    scene = falling([0.02, 0.021, 0.019, -0.04], [RED, BLUE, RED, BLUE], sure)
+    lent = 64 * tracking.shared_pull(scene, 0.02)[0, 0]
+    np.testing.assert_allclose(lent, (0.02, 0), atol=2e-3)
+    # A hand does not fall, and says nothing of it.
+    with_hand = falling([0.02, 0.021, 0.019, 0.0], [RED, BLUE, RED, GREY], sure)
+    np.testing.assert_allclose(
+        64 * tracking.shared_pull(with_hand, 0.02)[0, 0], (0.02, 0), atol=1e-3
+    )
+    nothing = falling([0.02, 0.02], [RED, BLUE], [0.02**2] * 2)  # what was believed at first
+    np.testing.assert_allclose(tracking.shared_pull(nothing, 0.02), 0, atol=1e-5)
+
+
+def test_a_filter_that_is_told_the_pull_believes_other_speeds():
+    """Conditioning a normal distribution: E[v | p] = v + cov(v, p) / var(p) (p' − p)."""
+    scene = falling([0.02], [RED], [0.01**2])
+    spread = scene.spread.at[..., 6:8].set(3e-4).at[..., 8:10].set(-5e-5)
+    told = tracking.told_pull(scene._replace(spread=spread), jnp.zeros((1, 1, 2)))
+    off = -0.02 / 1e-4 / 64
+    np.testing.assert_allclose(told.place[0, 0, 0] - scene.place[0, 0, 0], 3e-4 * off, rtol=1e-3)
+    np.testing.assert_allclose(told.speed[0, 0], (-5e-5 * off, 0), rtol=1e-3)
