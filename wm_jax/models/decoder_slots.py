@@ -72,7 +72,7 @@ class SlotDecoder(nn.Module):
         """Backdrop and front (see `_stage`), stencils in place (b, k, h, w), colours (b, k, 3)."""
         cells = self.cells[0] * self.cells[1]
         backdrop, front = self._stage(tokens[:, :cells, : self.width])
-        nearer = 1.0
+        nearer = jnp.ones((1, 1, 1))
         if self.hears:
             outlook = tokens[:, 0, self.width : self.width + 9]
             backdrop, front = self._now(backdrop, front, outlook)
