@@ -45,10 +45,12 @@ def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainS
     for part in skip:
         if not any(skipped(name, (part,)) for name in here):
             parts = sorted({name.rpartition("/")[0] for name in here})
-            near = difflib.get_close_matches(part, [*here, *parts], n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(part, [*here, *parts], n=1, cutoff=0.7)
+            tops = ", ".join(dict.fromkeys(name.partition("/")[0] for name in here))
+            hint = f"did you mean '{near[0]}'?" if near else f"its parts are {tops}."
             raise UserError(
                 f"config.train.init_skip: this model has no weight '{part}', nor any below it; "
-                f"did you mean '{near}'?"
+                f"{hint}"
             )
     taken, drawn = [], []
     for name, mine in here.items():

@@ -77,9 +77,8 @@ def main() -> int:
         else:
             runs = {"outside": outside.load(args.model)}
             told = set(runs["outside"].told) & set(MODALITIES)
-        resolution, rows = resolution_of(args.data), []
-        for row in measure(runs, args.data, resolution, tuple(sorted(told)), args.episodes):
-            rows.append(row)
+        shown = args.data, resolution_of(args.data), tuple(sorted(told)), args.episodes
+        rows = list(measure(runs, *shown))
     except UserError as error:
         print(f"shifted: {error}", file=sys.stderr)
         return 2

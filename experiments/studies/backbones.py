@@ -11,7 +11,7 @@ number of rates for every arm and for the same time.
 
 from __future__ import annotations
 
-from wm_jax.studies.study import Arm, Budget, Claim, Data, Scale, Study
+from wm_jax.studies.study import Arm, Budget, Data, Scale, Study, nearer
 
 V3 = "the baseline that people know: DreamerV3, Hafner et al. 2023, arXiv 2301.04104"
 TRIALS = "trials on balls behind a bar, one seed each: experiments/results/trials.md"
@@ -52,21 +52,16 @@ TINY = {
 }
 COARSE = {name: {"model.patch": 8} for name in ARMS if name != "grid_slots"}
 
-
-def ahead(arm: str, against: str, step: int, smallest: float, sentence: str, source: str) -> Claim:
-    return Claim(sentence, source, arm, against, "position_error", step, "lower", smallest)
-
-
 STUDY = Study(
     claims=(
-        ahead("grid_slots", "rssm", 5, 1.0, "After the same minutes, slots with a place misplace "
+        nearer("grid_slots", "rssm", 5, 1.0, "After the same minutes, slots with a place misplace "
               "objects less than DreamerV3's RSSM, five frames ahead.", V3),
-        ahead("grid_slots", "rssm", 20, 1.0, "The same, twenty frames ahead.", V3),
-        ahead("grid_slots", "grid_gru", 20, 0.5, "Objects given as slots are worth more than a "
+        nearer("grid_slots", "rssm", 20, 1.0, "The same, twenty frames ahead.", V3),
+        nearer("grid_slots", "grid_gru", 20, 0.5, "Objects given as slots are worth more than a "
               "grid that must find them, twenty frames ahead.", TRIALS),
-        ahead("grid_gru", "transformer", 5, 0.5, "A gated recurrence over a grid learns faster "
+        nearer("grid_gru", "transformer", 5, 0.5, "A gated recurrence over a grid learns faster "
               "than windowed attention over time.", TRIALS),
-        ahead("s5", "rssm", 5, 0.5, "A diagonal state space is ahead of a GRU.",
+        nearer("s5", "rssm", 5, 0.5, "A diagonal state space is ahead of a GRU.",
               "S4WM, Deng et al. 2023, arXiv 2307.02064"),
     ),
     base="experiments/configs/twins.py:quickstart",

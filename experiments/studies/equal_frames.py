@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from wm_jax.studies.study import Arm, Budget, Claim, Study, load
+from wm_jax.studies.study import Arm, Budget, Study, load, nearer
 
 BACKBONES = load(str(Path(__file__).with_name("backbones.py")))
 V3, TRIALS = BACKBONES.claims[0].source, BACKBONES.claims[2].source
@@ -24,20 +24,15 @@ BUDGETS = {"smoke": 64, "small": 36_864, "paper": 2_000_000}
 #: So few frames teach nobody to see a hundred ahead.
 NEARER = {"small": {"steps": (5, 20, 40), "horizon": 40, "episodes": 24}}
 
-
-def ahead(arm: str, against: str, step: int, smallest: float, sentence: str, source: str) -> Claim:
-    return Claim(sentence, source, arm, against, "position_error", step, "lower", smallest)
-
-
 STUDY = Study(
     claims=(
-        ahead("grid_slots", "rssm", 5, 1.0, "After the same frames, slots with a place misplace "
+        nearer("grid_slots", "rssm", 5, 1.0, "After the same frames, slots with a place misplace "
               "objects less than DreamerV3's RSSM, five frames ahead.", V3),
-        ahead("grid_slots", "grid_gru", 20, 0.5, "Objects given as slots are worth more frames "
+        nearer("grid_slots", "grid_gru", 20, 0.5, "Objects given as slots are worth more frames "
               "than a grid that must find them, twenty frames ahead.", TRIALS),
-        ahead("s5", "grid_gru", 5, 0.3, "What is parallel over time learns as much from a frame "
+        nearer("s5", "grid_gru", 5, 0.3, "What is parallel over time learns as much from a frame "
               "as a gated recurrence, or more.", "S4WM, Deng et al. 2023, arXiv 2307.02064"),
-        ahead("gated_delta", "mamba2", 5, 0.3, "The delta rule learns more from a frame than a "
+        nearer("gated_delta", "mamba2", 5, 0.3, "The delta rule learns more from a frame than a "
               "decaying sum.", "gated DeltaNet, Yang et al. 2024, arXiv 2412.06464"),
     ),
     base=BACKBONES.base,

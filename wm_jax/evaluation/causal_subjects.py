@@ -179,8 +179,8 @@ def _told_otherwise(told: shapes.Conditions, stage: Stage) -> shapes.Conditions:
 
 class Simulated:
     """The true simulator as a subject: started from the true scene (``truth``), or from what the
-    instrument saw of the context (``see_then_simulate``); ``typical``: with what no frame shows of
-    an object as it usually is (a `World` that knows says so by a method of this name)."""
+    instrument saw of the context (``see_then_simulate``), of which ``typical`` makes what is
+    believed of it."""
 
     def __init__(
         self,
@@ -188,11 +188,11 @@ class Simulated:
         world: TrueWorld,
         protocol: CausalProtocol,
         instrument: Instrument | None,
-        typical: bool = False,
+        typical: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ):
         self.name, self.edits = name, protocol.kinds
         self.world, self.protocol, self.instrument = world, protocol, instrument
-        self._usual: Callable = getattr(world, "typical", np.asarray) if typical else np.asarray
+        self._typical = typical
 
     def encode(self, clips: Clips, sample: int) -> np.ndarray:
         return self._believe(clips, self.protocol.context)
@@ -212,4 +212,4 @@ class Simulated:
     def _believe(self, clips: Clips, frames: int) -> np.ndarray:
         if self.instrument is None:
             return clips.scenes[:, frames - 1]
-        return self._usual(informed.believe(clips, self.world, self.instrument, frames)[0])
+        return self._typical(informed.believe(clips, self.world, self.instrument, frames)[0])

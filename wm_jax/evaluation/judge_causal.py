@@ -58,8 +58,10 @@ def judge_causal(
         causal_subjects.Simulated(CEILING, world, protocol, instrument),
         causal_subjects.Simulated("truth", world, protocol, None),
     ]
-    if getattr(world, "typical", lambda scenes: None)(clips.scenes[:1]) is not None:
-        told = causal_subjects.Simulated(TYPICAL, world, protocol, instrument, typical=True)
+    # A world whose objects differ in what no frame shows has it (see `TwinsWorld.typical`).
+    typical = getattr(world, "typical", None)
+    if typical is not None and typical(clips.scenes[:1]) is not None:
+        told = causal_subjects.Simulated(TYPICAL, world, protocol, instrument, typical)
         subjects.insert(-1, told)
     measured: dict[str, causal.Measured] = {}
     samples = dict.fromkeys(runs, 1)

@@ -49,6 +49,11 @@ class Claim:
     smallest: float
 
 
+def nearer(arm: str, against: str, step: int, smallest: float, sentence: str, source: str) -> Claim:
+    """That ``arm`` misplaces objects less, by more than ``smallest`` px, so many steps ahead."""
+    return Claim(sentence, source, arm, against, "position_error", step, "lower", smallest)
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """Changes to the base config, and the peak learning rates that are tried for them: the same

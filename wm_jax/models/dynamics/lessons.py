@@ -114,7 +114,8 @@ def place_error(
         at = jnp.minimum(at, time - 1)
         hears = told[:, at].reshape(batch * starts, -1)
         scene = begin._replace(**{k: steady(x, motion.LONGEST) for k, x in moving.items()})
-        scene = motion.predict(module, scene, hears, False, False, bodies, imagined=True)
+        alone = {"stage": False, "past": False, "imagined": True}
+        scene = motion.predict(module, scene, hears, bodies=bodies, **alone)
         off = scene.place.reshape(batch, starts, -1, 2) - slots.place[:, at]
         off = jnp.square(off).sum(-1)
         if dynamics.spin:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.models.dynamics.kalman import UNIT, sway_on, widen
-from wm_jax.models.dynamics.pixels import saturation
+from wm_jax.models.dynamics.pixels import has_hue, saturation
 from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull, told_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
@@ -104,27 +104,15 @@ def predict(
     speed = steady(scene.speed + push + pull, LONGEST)
     walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
     walls = steady(walls, LONGEST)
-
-    def of_contacts(name, start):
-        """Of those of pairs (b, p or 1, 1) and of those with walls (b, k or 1, 1)."""
-        each = start + _each(getattr(dynamics, name), walls.shape[0])
-        hand = getattr(dynamics, f"hand_{name}", None)
-        if hand is None:
-            return each
-        grey, of_hand = _grey(scene), _each(hand, walls.shape[0])
-        first, second = np.triu_indices(grey.shape[1], 1)
-        parts = grey[:, first] + grey[:, second], grey
-        return [a + b * c for a, b, c in zip(each, of_hand, parts, strict=True)]
-
-    bounce = of_contacts("bounce", 1.5)
-    late = jnp.minimum(0.05 * jnp.exp(20 * _each(dynamics.late, walls.shape[0])), 0.5)
+    bounce = _of_contacts(dynamics, scene, "bounce", (1.5, 1.5))
+    late = jnp.minimum(0.05 * jnp.exp(20 * _each(dynamics.late, scene)), 0.5)
     flight, turning = (scene.place, speed, bodies), dict[str, Array]()
     pairs: Any
     sides: Any
     if dynamics.spin:
         spin = contact_turning.Spin(scene.turn, scene.rate)
-        starts = np.array([0.02, 0.15], np.float32).reshape(2, 1, 1, 1)
-        grip = [jnp.clip(g, 0.0, 1.0) for g in of_contacts("grip", starts)]
+        grip = _of_contacts(dynamics, scene, "grip", (0.02, 0.15))
+        grip = [jnp.clip(x, 0.0, 1.0) for x in grip]
         pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
         sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
         turning = _turn(scene, pairs, sides)
@@ -175,15 +163,30 @@ def _falling(dynamics: Any, scene: Scene, imagined: Any) -> tuple[Scene, Float[A
     return scene._replace(**places), jnp.where(followed, scene.pull, everyones)
 
 
-def _each(parameter: Any, streams: int) -> Float[Array, "2 b 1 1"]:
+def _of_contacts(
+    dynamics: Any, scene: Scene, name: str, start: tuple[float, float]
+) -> list[Float[Array, "b _ 1"]]:
+    """What is learned of contacts of each pair and of each slot with walls, from ``start`` on; of
+    what is grey, where a hand may be, also by the parameter of that name after ``hand_``."""
+    pairs, sides = (
+        x + y for x, y in zip(start, _each(getattr(dynamics, name), scene), strict=True)
+    )
+    if dynamics.told_size == 1:
+        return [pairs, sides]
+    grey, hand = _grey(scene), _each(getattr(dynamics, f"hand_{name}"), scene)
+    first, second = np.triu_indices(grey.shape[1], 1)
+    return [pairs + hand[0] * (grey[:, first] + grey[:, second]), sides + hand[1] * grey]
+
+
+def _each(parameter: Any, scene: Scene) -> Float[Array, "2 b 1 1"]:
     """A parameter of pairs and one of walls for each stream, none of which says too much of it."""
-    each = jnp.broadcast_to(jnp.asarray(parameter)[:, None, None, None], (2, streams, 1, 1))
-    return steady(each, LONGEST)
+    each = jnp.asarray(parameter)[:, None, None, None]
+    return steady(jnp.broadcast_to(each, (2, len(scene.place), 1, 1)), LONGEST)
 
 
 def _grey(scene: Scene) -> Float[Array, "b k 1"]:
     """1 of what has no hue, as a hand: it may weigh, bounce and grip unlike all that has one."""
-    return 1 - jnp.minimum(2 * saturation(scene.colour), 1.0)
+    return 1 - has_hue(scene.colour)
 
 
 def _turn(scene: Scene, pairs: contact_turning.Change, sides: contact_turning.Change):

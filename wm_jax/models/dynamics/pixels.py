@@ -243,6 +243,11 @@ def _distances(a: Float[Array, "b k d"], b: Float[Array, "#b p d"]) -> Float[Arr
     return lengths - 2 * a @ jnp.swapaxes(b, 1, 2)
 
 
+def has_hue(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
+    """1 of what is half a pure colour or more, 0 of a grey, as a hand and bars are."""
+    return jnp.minimum(2 * saturation(colour), 1.0)
+
+
 def saturation(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead 1"]:
     """0 of a grey, 1 of a pure colour."""
     most, least = colour.max(-1, keepdims=True), colour.min(-1, keepdims=True)

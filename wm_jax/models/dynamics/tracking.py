@@ -37,7 +37,7 @@ from wm_jax.models.dynamics.kalman import (
     turn_measured,
 )
 from wm_jax.models.dynamics.laying import lay, lay_turning, view
-from wm_jax.models.dynamics.pixels import HUED, openness, owners, saturation
+from wm_jax.models.dynamics.pixels import HUED, has_hue, openness, owners, saturation
 from wm_jax.models.dynamics.templates import centre
 from wm_jax.nn.grid import addresses
 from wm_jax.nn.paste import read_turned, shift, turned, write
@@ -236,7 +236,7 @@ def correct(
     colour = scene.colour + follow * (colour - scene.colour)
     # A pixel on an edge is a mixture: the slot's part of it is taken out, not the pixel. What has
     # no hue may be a bar that a grey slot is hidden by.
-    mask = _beside_pure(mask, cells) * jnp.minimum(2 * saturation(colour), 1.0)
+    mask = _beside_pure(mask, cells) * has_hue(colour)
     bare = pixels - jnp.einsum("bkp,bkc->bpc", mask, colour) + mask.sum(1)[..., None] * ground
     past, ever = scene.past[..., :-1], scene.past[..., -1:]
     recent = jnp.where(ever > 0, past + 0.1 * (pixels - past), pixels)
@@ -274,7 +274,7 @@ def shared_pull(scene: Scene, pull: float) -> Float[Array, "b 1 2"]:
     """What all slots with a hue say of the pull that they share, each by what it has learned since
     it began with this standard deviation. A blow that was taken for a pull is far from what the
     others say, and counts little (reweighted least squares, a Cauchy weight)."""
-    hued = (scene.present > 0.5) * jnp.minimum(2 * saturation(scene.colour), 1.0)
+    hued = (scene.present > 0.5) * has_hue(scene.colour)
     learned = jnp.maximum(1 / (scene.spread[..., 10:] + 1e-9) - 1 / pull**2, 0.0)
     # Never believed to more than an eighth of what is usual.
     learned = hued / (1 / (learned + 1e-9) + (pull / 8) ** 2)
@@ -345,7 +345,7 @@ def _may_own(
 ) -> Float[Array, "b k p"]:
     """A slot without a hue owns a pixel only if that is ``free`` (it changed, or stands alone) or
     is where the slot should be: a bar beside it may be of nearly its colour."""
-    hue = jnp.minimum(2 * saturation(colour), 1.0)
+    hue = has_hue(colour)
     return jnp.maximum(hue, jnp.maximum(free[:, None], expected))
 
 
