@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax.nn.gradient import steady
+from wm_jax.nn.gradient import steady, within
 
 
 def test_forward_is_the_identity_and_short_gradients_pass():
@@ -27,3 +27,12 @@ def test_a_recurrence_that_explodes_keeps_a_finite_gradient():
     assert jnp.isinf(jax.grad(last)(jnp.ones((1, 1)), lambda h: h)).all()
     held = jax.grad(last)(jnp.ones((1, 1)), lambda h: steady(h, 100.0))
     assert (jnp.abs(held) <= 100).all()
+
+
+def test_what_is_cut_off_hears_that_it_should_come_back():
+    """A descent moves against the gradient: from below, a negative one leads back."""
+    x = jnp.array([-1.0, -1.0, 0.3, 0.3, 2.0, 2.0])
+    np.testing.assert_array_equal(within(x, 0.0, 0.5), jnp.clip(x, 0.0, 0.5))
+    slopes = jnp.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    grads = jax.grad(lambda x: (within(x, 0.0, 0.5) * slopes).sum())(x)
+    np.testing.assert_array_equal(grads, jnp.array([0.0, -1.0, 1.0, -1.0, 1.0, 0.0]))

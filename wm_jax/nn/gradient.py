@@ -29,3 +29,22 @@ def _backward(limit, _, gradient):
 
 
 steady.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def within(x: Float[Array, "*any"], low: float, high: float) -> Float[Array, "*any"]:
+    """``x``, cut off at ``low`` and ``high``; beyond them it still hears that it should come back,
+    where a plain clip would leave it for ever, and not that it should go farther."""
+    return jnp.clip(x, low, high)
+
+
+def _within_forward(x, low, high):
+    return jnp.clip(x, low, high), x
+
+
+def _within_backward(low, high, x, gradient):
+    outwards = ((x < low) & (gradient > 0)) | ((x > high) & (gradient < 0))
+    return (jnp.where(outwards, 0.0, gradient),)
+
+
+within.defvjp(_within_forward, _within_backward)

@@ -18,7 +18,7 @@ from wm_jax.models.dynamics.pixels import has_hue, saturation
 from wm_jax.models.dynamics.tracking import Scene, panned, shared_pull, told_pull
 from wm_jax.nn import contact_turning
 from wm_jax.nn.contact import Bodies, collide, rebound
-from wm_jax.nn.gradient import steady
+from wm_jax.nn.gradient import steady, within
 from wm_jax.nn.outlook import brightness
 
 #: Largest speed along an axis, shares of the frame a step.
@@ -105,14 +105,14 @@ def predict(
     walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
     walls = steady(walls, LONGEST)
     bounce = _of_contacts(dynamics, scene, "bounce", (1.5, 1.5))
-    late = jnp.minimum(0.05 * jnp.exp(20 * _each(dynamics.late, scene)), 0.5)
+    late = within(0.05 + _each(dynamics.late, scene), 0.0, 0.5)
     flight, turning = (scene.place, speed, bodies), dict[str, Array]()
     pairs: Any
     sides: Any
     if dynamics.spin:
         spin = contact_turning.Spin(scene.turn, scene.rate)
         grip = _of_contacts(dynamics, scene, "grip", (0.02, 0.15))
-        grip = [jnp.clip(x, 0.0, 1.0) for x in grip]
+        grip = [within(x, 0.0, 1.0) for x in grip]
         pairs = contact_turning.collide(*flight, spin, bounce[0], late[0], grip[0])
         sides = contact_turning.rebound(*flight, spin, walls, bounce[1], late[1], grip[1])
         turning = _turn(scene, pairs, sides)
