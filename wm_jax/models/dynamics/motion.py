@@ -181,7 +181,7 @@ def _of_contacts(
 def _each(parameter: Any, scene: Scene) -> Float[Array, "2 b 1 1"]:
     """A parameter of pairs and one of walls for each stream, none of which says too much of it."""
     each = jnp.asarray(parameter)[:, None, None, None]
-    return steady(jnp.broadcast_to(each, (2, len(scene.place), 1, 1)), LONGEST)
+    return steady(jnp.broadcast_to(each, (2, scene.place.shape[0], 1, 1)), LONGEST)
 
 
 def _grey(scene: Scene) -> Float[Array, "b k 1"]:
