@@ -1,21 +1,30 @@
 """Episodes to training windows to batches, in numpy.
 
 A batch is a flat dict: ``frames`` uint8 (b, t, h, w, 3); ``is_first``, ``mask`` bool (b, t); for
-each modality its value float32 (b, t, k) and ``<modality>_mask`` bool (b, t); and, for heads,
+each modality its value float32 (b, t, k) and ``<modality>_mask`` bool (b, t), which of text and
+interventions is where something is said; and, for heads,
 ``reward`` float32 (b, t), ``is_terminal`` bool (b, t), ``readout`` float32 (b, t, k).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.twins import telling
+from wm_jax import words
 from wm_jax.errors import UserError
 
-#: Modalities that a window can carry. Text has no embedding yet, so it stays absent.
-MODALITIES = ("actions", "audio", "camera", "light")
+#: Modalities that a window can carry.
+MODALITIES = ("actions", "audio", "camera", "light", "text", "intervention")
+#: Episode fields that those are made of which no field of the same name holds.
+MADE_OF = {
+    "text": ("text", "intervention/frame", "intervention/sentence"),
+    "intervention": tuple(f"intervention/{n}" for n in ("kind", "frame", "params", "sentence")),
+}
 AUDIO_BANDS = 16
 #: What only a head learns from; absent from a window whose episode hasn't been asked for it.
 TARGETS = ("reward", "is_terminal", "readout")
@@ -31,15 +40,18 @@ def fields(conditions: Sequence[str]) -> tuple[str, ...]:
             f"config.data.conditions has {', '.join(sorted(unknown))}; "
             f"windows carry {', '.join(MODALITIES)}."
         )
-    return ("frames", "is_first", *conditions)
+    made = (MADE_OF.get(name, (name,)) for name in conditions)
+    return ("frames", "is_first", *dict.fromkeys(itertools.chain(*made)))
 
 
 def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
-    """The fields of an episode that windows need, checked; sound as `log_bands`."""
+    """What windows need of an episode, checked: sound as `log_bands`, text as the ids of words, and
+    an intervention as a vector; for the last two ``<modality>_mask``, where anything is said."""
     missing = [name for name in fields(conditions) if name not in episode]
     if missing:
         raise UserError(f"an episode lacks {', '.join(missing)}; it has {', '.join(episode)}.")
-    out = {name: np.asarray(episode[name]) for name in fields(conditions)}
+    plain = ("frames", "is_first", *(name for name in conditions if name not in MADE_OF))
+    out = {name: np.asarray(episode[name]) for name in plain}
     frames = out["frames"]
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise UserError(
@@ -51,6 +63,11 @@ def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
             raise UserError(f"an episode has {len(frames)} frames but {len(value)} of '{name}'.")
     if "audio" in out:
         out["audio"] = log_bands(out["audio"])
+    if "text" in conditions:
+        out["text"], out["text_mask"] = said(episode)
+    if "intervention" in conditions:
+        camera = np.asarray(episode["camera"]) if "camera" in conditions else None
+        out["intervention"], out["intervention_mask"] = telling.intervention(episode, camera)
     return out
 
 
@@ -70,7 +87,8 @@ def cut(episode: Arrays, start: int, length: int, begins: bool = True) -> Arrays
         out[name] = window
     mask = np.arange(length) < stop - start
     out["is_first"] = out["is_first"].astype(bool) | (begins & (np.arange(length) == 0))
-    return out | {"mask": mask} | {f"{m}_mask": mask for m in MODALITIES if m in out}
+    masks = {f"{m}_mask": mask & out.get(f"{m}_mask", True) for m in MODALITIES if m in out}
+    return out | {"mask": mask} | masks
 
 
 def draw_start(rng: np.random.Generator, episode: Arrays, length: int) -> int:
@@ -104,6 +122,19 @@ def blank(
         "is_first": np.zeros((batch, time), bool),
         "mask": np.ones((batch, time), bool),
     } | {name: made[name] for name in targets if name in made}
+
+
+def said(episode: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The condition ``text`` of an episode, ids of words (t, 32) and where anything is said (t,):
+    its caption at its first frame, and what is changed at the frame after which that acts. What
+    merely happens is not said: it is what a model is asked."""
+    length, frame = len(episode["is_first"]), int(episode["intervention/frame"])
+    ids, mask = np.zeros((length, words.LENGTH), np.float32), np.zeros(length, bool)
+    sentences = {0: str(episode["text"]), frame: str(episode["intervention/sentence"])}
+    for at, sentence in sentences.items():
+        if 0 <= at < length and sentence:
+            ids[at], mask[at] = words.encode(sentence), True
+    return ids, mask
 
 
 def log_bands(audio: np.ndarray, bands: int = AUDIO_BANDS) -> np.ndarray:

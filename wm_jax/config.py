@@ -56,6 +56,10 @@ def model_config(name: str = "grid_slots") -> ConfigDict:
     config.vit_depth = 2  # attention blocks of the encoder 'vit', of width model.embed
     config.vit_heads = 4
     config.modalities = ()  # conditions the model is told, of wm_jax.shapes.CONDITION_SIZES
+    config.told_width = 32  # features of what a step is told
+    config.text = "words"  # 'words' (ids, encoded here) or 'vectors' (embeddings of 32 numbers)
+    # How far what is said, a change or a sentence, is followed in imagination; 1: as in training.
+    config.guidance = 1.0
     config.heads = ()  # 'reward', 'continue', 'audio', 'readout': see wm_jax.models.heads
     config.readout = 0  # numbers a frame that the head 'readout' predicts
     dynamics, loss, around = knobs(name)

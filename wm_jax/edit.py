@@ -184,6 +184,27 @@ def no_edits(batch_size: int) -> Edits:
     )
 
 
+def as_vector(edits: Edits, xp: Any = np) -> Float[Array, "b 24"]:
+    """Edits as the condition ``intervention`` tells them: the kind (8, one-hot), the colour by
+    which the object is called (3), where it is put (2), its speed (2) and new colour (3), its shape
+    (3, one-hot), its radius, the pull (2). Lengths are scaled to be near one. Where the object now
+    is is not part of it. Without an edit, all zeros. ``xp`` is numpy or jax.numpy."""
+    some = (edits.kind >= 0)[:, None]
+    kind = edits.kind[:, None] == xp.arange(len(KINDS))
+    added = (edits.kind == KINDS.index("add"))[:, None]
+    shape = added & (edits.shape[:, None] == xp.arange(3))
+    parts = (
+        *(kind, edits.named, 2 * edits.place - some * _placed(edits.kind, xp), 32 * edits.speed),
+        *(edits.paint, shape, 8 * edits.radius[:, None], 512 * edits.pull),
+    )
+    return xp.concatenate([xp.asarray(part, xp.float32) for part in parts], -1) * some
+
+
+def _placed(kind: Any, xp: Any) -> Any:
+    """1 for the kinds that put something somewhere: their places are counted from the middle."""
+    return ((kind == KINDS.index("move")) | (kind == KINDS.index("add")))[:, None]
+
+
 class Objects(NamedTuple):
     """What a state says of the objects in it, one of k slots each; of a model whose dynamics have
     ``objects(carry)``. Lengths are shares of the frame.

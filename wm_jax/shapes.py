@@ -10,9 +10,9 @@ Axis glossary (one letter each, used in signatures and as suffixes in dense math
 
 Time. ``frames[t]`` is rendered; then interventions at ``t`` apply; then ``actions[t]`` act between
 ``t`` and ``t + 1``; ``audio[t]`` covers ``(t - 1, t]``. With C context frames, frame C is horizon
-step 1. A *step* carries a state from ``t - 1`` to ``t``, so it consumes ``actions[t - 1]`` and
-``text[t - 1]``, and the ``camera[t]``, ``light[t]`` and ``audio[t]`` that hold at its end:
-`conditions_for_steps` does that shift, once, for everybody.
+step 1. A *step* carries a state from ``t - 1`` to ``t``, so it consumes ``actions[t - 1]``,
+``text[t - 1]`` and ``intervention[t - 1]``, and the ``camera[t]``, ``light[t]`` and ``audio[t]``
+that hold at its end: `conditions_for_steps` does that shift, once, for everybody.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, PyTree, UInt8
 PRNGKey = jax.Array
 
 #: Width of each modality's vector. One table, so that every batch and export has the same tree.
-CONDITION_SIZES = {"actions": 2, "text": 32, "audio": 16, "camera": 3, "light": 3}
+#: ``text`` is the ids of up to 32 words (`wm_jax.words`), or an embedding of 32 numbers from
+#: elsewhere; ``intervention`` is a change as `wm_jax.edit.as_vector` writes it.
+CONDITION_SIZES = {
+    "actions": 2,
+    "text": 32,
+    "audio": 16,
+    "camera": 3,
+    "light": 3,
+    "intervention": 24,
+}
+#: Said of a frame, they act on the step that leaves it; the others hold at the end of a step.
+ACT_NEXT = ("actions", "text", "intervention")
 
 
 class Signal(NamedTuple):
@@ -45,6 +56,7 @@ class Conditions(NamedTuple):
     audio: Signal
     camera: Signal
     light: Signal
+    intervention: Signal
 
 
 class Batch(NamedTuple):
@@ -138,9 +150,9 @@ def conditions_for_steps(
 ) -> Conditions:
     """Aligns (b, t, …) conditions of frames to the steps that produce those frames.
 
-    Actions and text move one frame later; the others stay. See the module's paragraph on time. The
-    first step's are those of the frame ``before`` (b, …); absent if None. What was said before a
-    stream began (``is_first``) is absent from its steps.
+    Those of `ACT_NEXT` move one frame later; the others stay. See the module's paragraph on time.
+    The first step's are those of the frame ``before`` (b, …); absent if None. What was said before
+    a stream began (``is_first``) is absent from its steps.
     """
 
     def later(name: str) -> Signal:
@@ -154,7 +166,16 @@ def conditions_for_steps(
         )
         return Signal(value, mask if is_first is None else mask & ~is_first)
 
-    return conditions._replace(actions=later("actions"), text=later("text"))
+    return conditions._replace(**{name: later(name) for name in ACT_NEXT})
+
+
+def with_pending(conditions: Conditions, pending: Conditions) -> Conditions:
+    """What is told, and where that is nothing, what is pending."""
+
+    def choose(new: Signal, old: Signal) -> Signal:
+        return Signal(jnp.where(new.mask[..., None], new.value, old.value), new.mask | old.mask)
+
+    return Conditions(*(choose(*both) for both in zip(conditions, pending, strict=True)))
 
 
 def at_time(tree: PyTree, t: Any) -> PyTree:

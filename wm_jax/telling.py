@@ -63,12 +63,16 @@ def with_held(told: Conditions, before: Conditions | None) -> Conditions:
     if before is None:
         return told
 
-    def choose(name: str) -> Signal:
-        new, old = getattr(told, name), getattr(before, name)
-        value = jnp.where(new.mask[..., None], new.value, old.value)
-        return Signal(value, new.mask | old.mask)
+    both = shapes.with_pending(told, before)
+    return told._replace(**{name: getattr(both, name) for name in HELD})
 
-    return told._replace(**{name: choose(name) for name in HELD})
+
+def with_first(told: Conditions, pending: Conditions | None) -> Conditions:
+    """Steps (b, t, …) of which the first is also told what is ``pending`` (b, …)."""
+    if pending is None:
+        return told
+    first = shapes.with_pending(shapes.at_time(told, 0), pending)
+    return jax.tree.map(lambda x, y: jnp.asarray(x).at[:, 0].set(y), told, first)
 
 
 def value(before: Conditions | None, name: str) -> np.ndarray:

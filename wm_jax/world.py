@@ -6,10 +6,11 @@
     fork  = world.edit(scene, [Push("red ball", velocity=(2.0, 0.0)), Light(gain=0.6)])
     clip  = world.rollout(fork, steps=60, text={10: "the blue box is removed"})
     again = world.edit(scene, "the red ball is pushed to the left")
+    heard = world.edit(scene, "the red circle disappears", route="text")   # see `World.edit`
 
 A scene is a `wm_jax.shapes.LatentState`; every function returns a new one and leaves the old as it
-was, so to fork is to keep it. What a model is told until it is told otherwise (light, camera)
-travels in its ``pending``.
+was, so to fork is to keep it. What a model is told until it is told otherwise (light, camera), and
+a change that its next step will be told, travels in its ``pending``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from wm_jax import checkpoint, models, naming, remote, sentences, shapes, telling
+from wm_jax import checkpoint, models, naming, remote, sentences, shapes, telling, words
 from wm_jax import config as configs
 from wm_jax.edit import (
     KINDS,
@@ -69,11 +70,7 @@ class Clip(NamedTuple):
 def load(path: str | Path, step: int | None = None) -> World:
     """The model of a run's folder or URL, or of an export's folder. ``step``: of a run, an earlier
     checkpoint. Raises `UserError` where there is neither."""
-    folder = remote.folder(path)
-    if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
-        (params, config), updates = _exported(folder), 0
-    else:
-        params, config, updates = checkpoint.restore_params(path, step)
+    params, config, updates = read(path, step)
     return World(
         models.build(config.model),
         params,
@@ -83,6 +80,14 @@ def load(path: str | Path, step: int | None = None) -> World:
         path=str(path),
         updates=updates,
     )
+
+
+def read(path: str | Path, step: int | None = None) -> tuple[PyTree, Any, int]:
+    """Weights, config and updates (0 of an export) of what `load` takes."""
+    folder = remote.folder(path)
+    if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
+        return *_exported(folder), 0
+    return checkpoint.restore_params(path, step)
 
 
 def _exported(folder: Path) -> tuple[PyTree, Any]:
@@ -121,6 +126,7 @@ class World:
         self.resolution, self.modalities, self.context = resolution, modalities, context
         self.path, self.updates = path, updates
         self.edits: tuple[str, ...] = tuple(getattr(model, "edits", ()))
+        self.routes: tuple[str, ...] = tuple(getattr(model, "routes", ()))
         self._encode = jax.jit(functools.partial(shapes.encode, model))
         self._watch = jax.jit(functools.partial(_watch, model))
         self._step = jax.jit(functools.partial(_step, model))
@@ -165,6 +171,7 @@ class World:
         batched = frames if frames.ndim == 5 else frames[None]
         held = telling.throughout(scene.pending, batched.shape[1])
         given = telling.with_held(self.told(told, batched.shape[:2]), held)
+        given = telling.with_first(given, scene.pending)
         state = self._watch(self.params, scene._replace(pending=None), jnp.asarray(batched), given)
         return state._replace(pending=telling.held(shapes.at_time(given, -1)))
 
@@ -176,14 +183,26 @@ class World:
         """The same as arrays."""
         return self._objects(self.params, scene._replace(pending=None))
 
-    def edit(self, scene: LatentState, changes: Said) -> LatentState:
+    def edit(self, scene: LatentState, changes: Said, route: str | None = None) -> LatentState:
         """The scene with the changes made, one after the other; no time passes.
 
-        In every stream of a batch the names mean what is there. Raises `UserError`, in a sentence,
-        for an object that is not there or not the only one, a place outside the frame, and a kind
-        of change that this model does not take.
+        In every stream of a batch the names mean what is there. ``route`` is one of this model's
+        ``routes`` (None: the first that fits): 'state' writes the change into the state, 'trained'
+        tells it to the next step as training did, 'text' says a sentence to it as it stands. Of a
+        model that is told changes and has no slots, one change a step is heard: the last.
+
+        Raises `UserError`, in a sentence, for an object that is not there or not the only one, a
+        place outside the frame, and a kind of change or a route that this model does not take.
         """
+        self._check_route(route)
         for change in as_list(changes):
+            if isinstance(change, str) and self._is_heard(route):
+                scene = self.say(scene, change)
+                continue
+            if route == "text":
+                raise UserError(
+                    f"the route 'text' takes a sentence, not {change}; say it in words."
+                )
             scene, wrong = self.edit_each(scene, [change] * scene.step.shape[0])
             for error in wrong:
                 if error is not None:
@@ -196,9 +215,18 @@ class World:
         """One change a stream of the batch (None: none), all of one kind; and for each stream why
         it could not be made."""
         edits, held, wrong = self.told_edits(scene, changes)
+        scene = scene._replace(pending=held)
         if (edits.kind >= 0).any():
-            scene = self._edit(self.params, scene._replace(pending=None), edits)
-        return scene._replace(pending=held), wrong
+            scene = self._edit(self.params, scene, edits)
+        return scene, wrong
+
+    def say(self, scene: LatentState, sentences: str | Sequence[str | None]) -> LatentState:
+        """The scene with a sentence, or one a stream, that its next step is told in words. Raises
+        `UserError` for a model that was not trained to hear."""
+        self._check_route("text")
+        count = scene.step.shape[0]
+        each = [sentences] * count if isinstance(sentences, str) else sentences
+        return self.model.say(scene, jnp.asarray(np.stack([words.encode(s or "") for s in each])))
 
     def told_edits(
         self, scene: LatentState, changes: Sequence[str | Change | None]
@@ -215,7 +243,7 @@ class World:
                     change = self._meant(scene, change, there, stream)
                 if change is not None:
                     self._check_kind(kind_of(change))
-                    _fill(edits, stream, change, there, self.resolution)
+                    _fill(edits, stream, change, there if objects else None, self.resolution)
             except UserError as reason:
                 change, error = None, reason
             meant.append(change)
@@ -297,6 +325,20 @@ class World:
     def _things(self, objects: Objects | None, stream: int) -> list[Thing]:
         return [] if objects is None else naming.things(objects, stream, self.resolution)
 
+    def _is_heard(self, route: str | None) -> bool:
+        """Whether a sentence goes the route 'text', rather than being understood first."""
+        own = route is None and "state" not in self.routes and "text" in self.routes
+        return own or route == "text"
+
+    def _check_route(self, route: str | None) -> None:
+        if route is None or route in self.routes:
+            return
+        known, who = {"state", "trained", "text"}, self.path or "this model"
+        if route not in known:
+            raise UserError(f"there is no route '{route}'; there are {', '.join(sorted(known))}.")
+        has = ", ".join(self.routes) or "none"
+        raise UserError(f"{who} was not trained for edits by the route '{route}'; it takes: {has}.")
+
     def _check_kind(self, kind: str) -> None:
         if kind in self.edits:
             return
@@ -308,9 +350,10 @@ class World:
 
 
 def _fill(
-    edits: Edits, stream: int, change: Change, there: Sequence[Thing], resolution: int
+    edits: Edits, stream: int, change: Change, there: Sequence[Thing] | None, resolution: int
 ) -> None:
-    """Writes the change as one stream's row; of light and camera, which no state holds, nothing."""
+    """Writes the change as one stream's row; of light and camera, which no state holds, nothing.
+    Where nobody knows what is ``there`` (None), what is meant is a colour."""
 
     def share(pixels: Sequence[float]) -> np.ndarray:
         return np.asarray(pixels, np.float32) / resolution
@@ -334,9 +377,12 @@ def _fill(
     elif isinstance(change, Gravity):
         edits.pull[stream] = share(change.pull)
     else:
-        thing = naming.choose(change.what, there, resolution)
-        edits.at[stream] = share(thing.place)
-        edits.named[stream] = naming.colour_of(thing.hue) if thing.hue else thing.colour
+        if there is None:
+            edits.named[stream] = naming.colour_of(_colour_said(change.what))
+        else:
+            thing = naming.choose(change.what, there, resolution)
+            edits.at[stream] = share(thing.place)
+            edits.named[stream] = naming.colour_of(thing.hue) if thing.hue else thing.colour
         if isinstance(change, Move):
             edits.place[stream] = inside(change.to)
         elif isinstance(change, Push):
@@ -347,11 +393,22 @@ def _fill(
     edits.kind[stream] = KINDS.index(kind_of(change))
 
 
+def _colour_said(what: Any) -> str:
+    colour = naming.colour_and_shape(what)[0] if isinstance(what, str) else None
+    if colour is None:
+        raise UserError(
+            f"this model has no slots to find '{what}' among; name the object by its colour, for "
+            "example 'the red circle'."
+        )
+    return colour
+
+
 def _step(
     model: Any, params: PyTree, scene: LatentState, told: Conditions | None, key: jax.Array
 ) -> tuple[LatentState, Array, Objects | None]:
     told = shapes.no_conditions(scene.step.shape[0]) if told is None else told
-    told = telling.with_held(told, scene.pending)
+    if scene.pending is not None:
+        told = shapes.with_pending(told, scene.pending)
     key = jax.random.fold_in(key, scene.step[0])
     state = model.step(params, scene._replace(pending=None), told, None, key)
     picture, objects = model.decode(params, state), model.objects(params, state)

@@ -8,6 +8,7 @@
 | small           | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
 | small_full      | twins:full   --resolution 64 --out data/full       | 75 minutes        |
 | small_rssm      | as small, with DreamerV3's RSSM                    | 75 minutes        |
+| told            | twins:motion --resolution 32 --twins 5 --out data/told | 30 minutes     |
 
     wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
 """
@@ -68,6 +69,20 @@ RSSM = {
     "optim.clip_value": 0.3,
     "optim.learning_rate": 1e-3,
 }
+#: A grid without objects, which learns from twins what a change does: it is told some as a vector,
+#: some in words, some as both and some not at all.
+TOLD = QUICKSTART | {
+    "data.directory": "data/told",
+    "model.name": "grid_gru",
+    "model.patch": 4,
+    "model.dynamics.hidden": 96,
+    "model.modalities": ("intervention", "text"),
+    "model.told_width": 64,
+    "model.loss.told_dropout": 0.2,
+    "data.conditions": ("intervention", "text"),
+    "optim.learning_rate": 8e-3,
+    "train.minutes": 30.0,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "debug": QUICKSTART
     | {
@@ -104,6 +119,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.dynamics.train_pool": 1,
     },
     "small_rssm": SMALL | RSSM,
+    "told": TOLD,
 }
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree, UInt8
 
-from wm_jax import shapes, telling
-from wm_jax.edit import TOLD, Edits
+from wm_jax import shapes, telling, words
+from wm_jax.edit import TOLD, Edits, no_edits
 from wm_jax.evaluation import counterfactual, informed
 from wm_jax.evaluation.counterfactual import Stage
 from wm_jax.evaluation.protocol import CausalProtocol
@@ -85,6 +85,8 @@ class ModelSubject:
                 else:
                     edits = jax.tree.map(_padded, stage.edits)
                     state = self._programs.edit(self.params, state, edits)
+                if stage.said is not None:
+                    state = self.model.say(state, jnp.asarray(_padded(stage.said)))
             ahead = jax.tree.map(lambda x, a=first, b=end: x[:, a:b], told)
             # Keys go on, so that an edit on the way leaves the randomness what it was.
             state, frames = self._programs.roll(self.params, state, ahead, key, first)
@@ -103,10 +105,13 @@ class ModelSubject:
 
     def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
         count, more = len(clips.frames), len(state.step) - len(clips.frames)
+        if self._world.routes[:1] != ("state",) and "text" in self._world.routes:
+            ids = np.stack([words.encode(sentence) for sentence in stage.words])
+            return stage._replace(edits=no_edits(count), told=0 * stage.told, said=ids)
         told = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
         scene = state._replace(pending=telling.held(told))
-        words = [word or None for word in stage.words] + [None] * more
-        edits, held, _ = self._world.told_edits(scene, words)
+        sentences = [sentence or None for sentence in stage.words] + [None] * more
+        edits, held, _ = self._world.told_edits(scene, sentences)
         changed = np.zeros((count, 3), np.float32)
         if stage.changes.kind in TOLD and held is not None:
             now, before = (

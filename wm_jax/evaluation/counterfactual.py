@@ -25,14 +25,16 @@ from wm_jax.evaluation.world import Changes, Clips, Truth, World
 
 class Stage(NamedTuple):
     """What is done to every clip after ``at`` frames of the horizon: as the world makes it, as a
-    model is told it, by how much it changes light or camera, where it is one of these, and in
-    words ('' where there is nothing to do)."""
+    model is told it, by how much it changes light or camera, where it is one of these, in words
+    ('' where there is nothing to do), and the ids of words that a model is told in place of all
+    that (`wm_jax.words`; None: it is not)."""
 
     at: int
     changes: Changes
     edits: Edits
     told: Float32[np.ndarray, "r 3"]
     words: tuple[str, ...] = ()
+    said: Float32[np.ndarray, "r 32"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

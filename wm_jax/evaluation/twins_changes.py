@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from data_pipelines.twins import project
+from data_pipelines.twins import project, telling
 from data_pipelines.twins.interventions import Intervention, sample_intervention
 from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
 from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import PALETTE
-from data_pipelines.twins.world import ARENA, HUES, get_world, world_of_split
-from wm_jax.edit import KINDS, Edits, no_edits
+from data_pipelines.twins.world import HUES, get_world, world_of_split
+from wm_jax.edit import KINDS, Edits
 from wm_jax.evaluation import twins_scene
 from wm_jax.evaluation.twins_scene import get, put
 from wm_jax.evaluation.world import Changes
@@ -72,43 +72,17 @@ def _seen(simulator: Simulator, name: str) -> np.ndarray:
     return np.asarray(simulator.state()[name], np.float32)
 
 
-def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes, resolution: int) -> Edits:
+def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
     """The same changes as a model is told them: places and sizes as the camera shows them."""
-    out = no_edits(len(scenes))
-    rows, params = np.arange(len(scenes)), changes.params
-    zoom = np.exp(get(scenes, "camera")[:, 2])
+    camera, rows = get(scenes, "camera"), np.arange(len(scenes))
     known = np.maximum(changes.target, 0)
     hue = np.maximum(get(scenes, "hue")[rows, known], 0)
-
-    def shown(places: np.ndarray) -> np.ndarray:
-        return project(places, get(scenes, "camera"), resolution) / resolution
-
-    def length(sizes: np.ndarray) -> np.ndarray:
-        return sizes * (zoom[:, None] if sizes.ndim == 2 else zoom) / ARENA
-
-    given: dict[str, np.ndarray] = {
+    who = {
         "kind": np.where(changes.valid, KINDS.index(changes.kind), -1).astype(np.int32),
-        "at": shown(get(scenes, "position")[rows, known]),
+        "at": project(get(scenes, "position")[rows, known], camera, 1),
         "named": PALETTE[hue],
     }
-    if changes.kind == "move":
-        given["place"] = shown(params[:, :2])
-    elif changes.kind == "push":
-        given["speed"] = length(params[:, :2])
-    elif changes.kind == "recolour":
-        given["paint"] = PALETTE[params[:, 0].astype(int)]
-    elif changes.kind == "gravity":
-        given["pull"] = length(params[:, :2])
-    elif changes.kind == "add":
-        given |= {
-            "place": shown(params[:, :2]),
-            "speed": length(params[:, 2:4]),
-            "paint": PALETTE[params[:, 4].astype(int)],
-            "shape": params[:, 5].astype(np.int32),
-            "radius": length(params[:, 6]),
-        }
-    like = out._asdict()
-    return out._replace(**{k: np.asarray(v, like[k].dtype) for k, v in given.items()})
+    return telling.filled(who | telling.fields(changes.kind, changes.params, camera), len(scenes))
 
 
 def sentences(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class TwinsWorld:
         names = tuple(f"truth/{name}" for name in TRUTH)
         names += ("truth/segmentation",) if covered else ()
         told = tuple({*self.conditions, "camera", "light", "actions"})
-        source = self.source(split, ("group", "branch", "is_first", "frames", *told, *names))
+        source = self.source(split, ("group", "branch", *window.fields(told), *names))
         cuts: list[dict[str, np.ndarray]] = []
         unit: list[int] = []
         begun: list[int] = []
@@ -198,7 +198,7 @@ class TwinsWorld:
 
     def edits(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
         """The changes as a model is told them."""
-        return twins_changes.edits(scenes, changes, self.resolution)
+        return twins_changes.edits(scenes, changes)
 
     def sentences(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:
         """The changes in words."""

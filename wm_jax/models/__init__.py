@@ -68,10 +68,13 @@ def build(config: Any) -> WorldModel:
         dynamics=dynamics,
         decoder=_sharp(config, cells, _decoder(config, cells, dynamics)),
         modalities=tuple(config.modalities),
+        told_width=config.told_width,
+        words=config.text == "words",
         heads=Heads(tuple(config.heads), config.readout) if config.heads else None,
     )
     compute = Compute(config.dtype, config.remat)
-    return WorldModel(net, LossWeights(**_plain(config.loss)), config.resolution, compute)
+    weights = LossWeights(**_plain(config.loss))
+    return WorldModel(net, weights, config.resolution, compute, float(config.guidance))
 
 
 def _encoder(config: Any) -> nn.Module:

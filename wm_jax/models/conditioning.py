@@ -1,13 +1,24 @@
-"""Everything the world is told, as one vector a step."""
+"""Everything the world is told, as one vector a step.
+
+A modality that is absent is zeros and a flag that says so. Words go through a small text encoder:
+an embedding of each, its place in the sentence, one block of attention between them (Vaswani et al.
+2017, arXiv 1706.03762) and what a learned question finds in the result. Embeddings of 32 numbers
+that another encoder made are told as they are (``words`` False).
+"""
 
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
-from wm_jax.shapes import CONDITION_SIZES, Conditions
+from wm_jax.shapes import CONDITION_SIZES, Conditions, Signal
+from wm_jax.words import IDS
+
+#: What is said once, at a moment, to change what happens: what guidance strengthens.
+SAID = ("text", "intervention")
 
 
 def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array, "*lead k"]:
@@ -25,12 +36,67 @@ def flat_size(modalities: tuple[str, ...]) -> int:
     return sum(CONDITION_SIZES[name] + 1 for name in modalities) or 1
 
 
+def unsaid(conditions: Conditions) -> Conditions:
+    """The same without what is `SAID`."""
+    silent = {name: getattr(conditions, name) for name in SAID}
+    silent = {n: s._replace(mask=jnp.zeros_like(s.mask)) for n, s in silent.items()}
+    return conditions._replace(**silent)
+
+
+def dropped(conditions: Conditions, share: float, key: jax.Array) -> Conditions:
+    """Each modality of each stream is absent throughout with probability ``share``, so that one
+    model learns to do with any of them (classifier-free guidance, Ho and Salimans 2022, arXiv
+    2207.12598, section 3.2)."""
+
+    def drop(signal: Signal, key: jax.Array) -> Signal:
+        mask = signal.mask
+        kept = jax.random.bernoulli(key, 1 - share, (len(mask), *[1] * (mask.ndim - 1)))
+        return signal._replace(mask=mask & kept)
+
+    keys = jax.random.split(key, len(conditions))
+    return Conditions(*(drop(s, k) for s, k in zip(conditions, keys, strict=True)))
+
+
+class TextEncoder(nn.Module):
+    """Ids of words (…, 32), 0 none, to (…, width)."""
+
+    width: int
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, ids: Float[Array, "*lead k"]) -> Float[Array, "*lead w"]:
+        lead, length = ids.shape[:-1], ids.shape[-1]
+        # Nearly all steps are told nothing; what those are worth is the same for all.
+        ids = ids.reshape(-1, length).astype(jnp.int32)
+        there = (ids > 0)[:, None, None]
+        small = nn.initializers.normal(0.3)
+        x = nn.Embed(IDS, self.width, embedding_init=small)(ids)
+        x = x + self.param("places", small, (length, self.width))
+        y = nn.RMSNorm()(x)
+        q, k, v = jnp.split(Dense(3 * self.width, use_bias=False)(y), 3, -1)
+        q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
+        x = x + Dense(self.width)(_attend(q, k, v, there).reshape(x.shape))
+        y = nn.RMSNorm()(x)
+        question = self.param("question", small, (self.heads, self.width // self.heads))
+        k, v = jnp.split(Dense(2 * self.width, use_bias=False)(y), 2, -1)
+        k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (k, v))
+        asked = jnp.broadcast_to(question, (len(ids), 1, *question.shape))
+        return _attend(asked, k, v, there).reshape(*lead, self.width)
+
+
+def _attend(q, k, v, there) -> Float[Array, "b m h p"]:
+    scores = jnp.einsum("bmhp,blhp->bhml", q, k) / jnp.sqrt(q.shape[-1])
+    scores = jnp.where(there, scores, -1e9)
+    return jnp.einsum("bhml,blhp->bmhp", nn.softmax(scores), v)
+
+
 class Conditioning(nn.Module):
     """Conditions (…) → (…, width), or, of width 0, as they are (`flatten`). With no modalities
-    chosen, a single zero: nothing is told."""
+    chosen, a single zero: nothing is told. ``words``: the text is ids of words, not numbers."""
 
     modalities: tuple[str, ...]
     width: int
+    words: bool = True
 
     @nn.compact
     def __call__(self, conditions: Conditions) -> Float[Array, "*lead k"]:
@@ -42,4 +108,10 @@ class Conditioning(nn.Module):
             raise ValueError(f"unknown modalities {sorted(unknown)}")
         if not self.width:
             return flatten(conditions, self.modalities)
-        return nn.silu(Dense(self.width)(flatten(conditions, self.modalities)))
+        if "text" not in self.modalities or not self.words:
+            return nn.silu(Dense(self.width)(flatten(conditions, self.modalities)))
+        others = tuple(name for name in self.modalities if name != "text")
+        parts = [flatten(conditions, others)] if others else []
+        mask = conditions.text.mask[..., None].astype(jnp.float32)
+        parts += [mask * TextEncoder(self.width, name="text")(conditions.text.value), mask]
+        return nn.silu(Dense(self.width)(jnp.concatenate(parts, -1)))

@@ -26,6 +26,7 @@ def check(config: Any) -> tuple[int, int]:
     if config.encoder == "conv":
         _check_conv(config, cells)
     _check_slot_attention(config)
+    _check_told(config)
     steps = config.sharp_steps
     if steps & (steps - 1) or steps > FINEST:
         raise UserError(
@@ -63,6 +64,24 @@ def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
         raise UserError(
             f"model.dynamics.directions={config.dynamics.directions} is not a multiple of 4: the "
             "walls' directions must be among them; choose 24, for example."
+        )
+
+
+def _check_told(config: Any) -> None:
+    said = [name for name in ("intervention", "text") if name in config.modalities]
+    if said and config.name == "grid_slots":
+        raise UserError(
+            f"model.modalities has '{said[0]}', which 'grid_slots' has no use for: changes are "
+            "written into its state, untrained; leave it out, or choose another model.name."
+        )
+    if config.text not in ("words", "vectors"):
+        raise UserError(
+            f"model.text='{config.text}' is neither 'words' (ids, encoded by the model) nor "
+            "'vectors' (embeddings of 32 numbers that another encoder made)."
+        )
+    if "text" in config.modalities and config.told_width % 4:
+        raise UserError(
+            f"model.told_width={config.told_width} is not a multiple of the text encoder's 4 heads."
         )
 
 

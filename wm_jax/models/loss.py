@@ -18,6 +18,8 @@ from wm_jax.losses import squared_error
 class LossWeights:
     """How a window is cut and what its terms weigh.
 
+    told_dropout: share of streams that each modality is absent from throughout (see
+                `wm_jax.models.conditioning.dropped`)
     context:    'random' shows each stream only its first c frames, c uniform in [context_low,
                 context_high] but at most half the window, and closes the loop on the state for
                 the rest, so that errors are met in training as in a rollout; 'all' shows every
@@ -42,6 +44,7 @@ class LossWeights:
                 pixels cost most of an update and teach little, the rest goes to the dynamics
     """
 
+    told_dropout: float = 0.0
     context: str = "random"
     context_low: int = 3
     context_high: int = 12

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from wm_jax import shapes
-from wm_jax.edit import TOLD, Edits, Objects
+from wm_jax.edit import KINDS, TOLD, Edits, Objects, as_vector
 from wm_jax.errors import UserError
-from wm_jax.models.conditioning import Conditioning
+from wm_jax.models.conditioning import Conditioning, dropped, unsaid
 from wm_jax.models.context_noise import corrupt
 from wm_jax.models.heads import Heads
 from wm_jax.models.loss import LossWeights, targets_of, window_terms
@@ -65,11 +65,13 @@ class Net(nn.Module):
     decoder: nn.Module
     modalities: tuple[str, ...] = ()
     told_width: int = 32
+    words: bool = True
     heads: Heads | None = None
 
     def setup(self) -> None:
         plain = getattr(self.dynamics, "hears_plainly", False)
-        self.conditioning = Conditioning(self.modalities, 0 if plain else self.told_width)
+        width = 0 if plain else self.told_width
+        self.conditioning = Conditioning(self.modalities, width, self.words)
 
     def step(self, carry, conditions, frame, key):
         embedding = None if frame is None else self.encoder(frame)
@@ -154,12 +156,19 @@ class Net(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class WorldModel:
-    """Pure functions over a `Net`."""
+    """Pure functions over a `Net`.
+
+    ``guidance`` is how far an imagined step goes from what would be without what is said of it, a
+    change or words, towards what is with it, and beyond (classifier-free guidance, Ho and Salimans
+    2022, arXiv 2207.12598, equation 6, in the state's own coordinates): 1 is to it, and costs
+    nothing; anything else is two steps in place of one.
+    """
 
     net: Net
     weights: LossWeights
     resolution: int
     compute: Compute = Compute()
+    guidance: float = 1.0
 
     def init(self, key: jax.Array, batch: shapes.Batch) -> PyTree:
         one = jax.tree.map(lambda x: x[:1, :2], batch)
@@ -178,8 +187,22 @@ class WorldModel:
         return self._state(params, carry, jnp.zeros(batch_size, jnp.int32))
 
     def step(self, params, state, conditions, frame=None, key=None) -> shapes.LatentState:
+        """One frame on; what is ``pending`` in the state is said of this step, unless something
+        else is."""
+        pending = state.pending
+        if pending is not None:
+            conditions = shapes.with_pending(conditions, pending)
+            pending = shapes.no_conditions(*pending.text.mask.shape)
         carry = self._apply(params, "step", state.carry, conditions, frame, key)
-        return self._state(params, carry, state.step + 1)
+        if frame is None and self.guidance != 1:
+            without = self._apply(params, "step", state.carry, unsaid(conditions), None, key)
+            carry = jax.tree.map(self._guided, without, carry)
+        return self._state(params, carry, state.step + 1)._replace(pending=pending)
+
+    def _guided(self, without: Array, said: Array) -> Array:
+        if not jnp.issubdtype(said.dtype, jnp.floating):
+            return said
+        return without + self.guidance * (said - without)
 
     @property
     def small_operations(self) -> bool:
@@ -189,18 +212,45 @@ class WorldModel:
     @property
     def edits(self) -> tuple[str, ...]:
         """Kinds of edit that this model takes: see `wm_jax.edit`."""
-        told = (kind for kind, modality in TOLD.items() if modality in self.net.modalities)
+        told = [kind for kind, modality in TOLD.items() if modality in self.net.modalities]
+        if "intervention" in self.net.modalities:
+            return (*(kind for kind in KINDS if kind not in TOLD), *told)
         return (*getattr(self.net.dynamics, "edits", ()), *told)
 
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """How it takes them, the best first: 'state' writes into the state of a backbone that has
+        objects, and no training ever saw one; 'trained' says them of the next step, as training
+        did; 'text' says a sentence of it."""
+        written = ("state",) if hasattr(self.net.dynamics, "edit") else ()
+        named = {"intervention": "trained", "text": "text"}
+        return (*written, *(named[m] for m in named if m in self.net.modalities))
+
     def edit(self, params: PyTree, state: shapes.LatentState, edits: Edits) -> shapes.LatentState:
-        """The state with a change in it; no time passes. Raises `UserError` for a backbone whose
-        state nobody knows how to edit."""
+        """The state with a change in it, or with one that waits for its next step; no time passes.
+        Raises `UserError` for a backbone whose state nobody knows how to edit and which was not
+        trained to be told."""
+        if "trained" in self.routes:
+            said = shapes.Signal(as_vector(edits, jnp), jnp.asarray(edits.kind) >= 0)
+            return self._pending(state, intervention=said)
         if not hasattr(self.net.dynamics, "edit"):
             raise UserError(
                 f"the state of {type(self.net.dynamics).__name__} cannot be edited; choose "
-                "model.name=grid_slots."
+                "model.name=grid_slots, or train with 'intervention' in model.modalities and in "
+                "data.conditions."
             )
-        return self._state(params, self._apply(params, "edit", state.carry, edits), state.step)
+        carry = self._apply(params, "edit", state.carry, edits)
+        return self._state(params, carry, state.step)._replace(pending=state.pending)
+
+    def say(self, state: shapes.LatentState, text: Float[Array, "b 32"]) -> shapes.LatentState:
+        """The state with a sentence that waits for its next step (all zeros: none)."""
+        return self._pending(state, text=shapes.Signal(text, (text != 0).any(-1)))
+
+    def _pending(self, state: shapes.LatentState, **said: shapes.Signal) -> shapes.LatentState:
+        before = state.pending
+        if before is None:
+            before = shapes.no_conditions(len(state.step))
+        return state._replace(pending=shapes.with_pending(before._replace(**said), before))
 
     def objects(self, params: PyTree, state: shapes.LatentState) -> Objects | None:
         """What the state says of the objects in it; None of a backbone whose state has none."""
@@ -270,8 +320,12 @@ class WorldModel:
 
         As ``before`` is an argument no gradient reaches the windows before it.
         """
+        said = batch.conditions
+        if self.weights.told_dropout:
+            drop_key = jax.random.fold_in(key, 1)
+            said = dropped(said, self.weights.told_dropout, drop_key)
         told = shapes.conditions_for_steps(
-            batch.conditions, batch.is_first, None if before is None else before.said
+            said, batch.is_first, None if before is None else before.said
         )
         start = None if before is None else before.carry
         apply = functools.partial(self._apply, params)

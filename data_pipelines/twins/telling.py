@@ -1,0 +1,76 @@
+"""Interventions as a model is told them: `wm_jax.edit.Edits`, and a vector and a mask a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from data_pipelines.twins.geometry import project
+from data_pipelines.twins.render import PALETTE
+from data_pipelines.twins.world import ARENA, HUES
+from wm_jax.edit import KINDS, TOLD, Edits, as_vector, no_edits
+
+
+def fields(
+    kind: str, params: Float[np.ndarray, "r 8"], camera: Float[np.ndarray, "r 3"]
+) -> dict[str, np.ndarray]:
+    """Those of `Edits` that the parameters of a kind say: places and sizes as the camera shows
+    them, in shares of the frame."""
+    zoom = np.exp(camera[:, 2])
+
+    def shown(places: np.ndarray) -> np.ndarray:
+        return project(places, camera, 1)
+
+    def length(sizes: np.ndarray) -> np.ndarray:
+        return sizes * (zoom[:, None] if sizes.ndim == 2 else zoom) / ARENA
+
+    if kind == "move":
+        return {"place": shown(params[:, :2])}
+    if kind == "push":
+        return {"speed": length(params[:, :2])}
+    if kind == "recolour":
+        return {"paint": PALETTE[params[:, 0].astype(int)]}
+    if kind == "gravity":
+        return {"pull": length(params[:, :2])}
+    if kind != "add":
+        return {}
+    return {
+        "place": shown(params[:, :2]),
+        "speed": length(params[:, 2:4]),
+        "paint": PALETTE[params[:, 4].astype(int)],
+        "shape": params[:, 5].astype(np.int32),
+        "radius": length(params[:, 6]),
+    }
+
+
+def filled(given: Mapping[str, Any], count: int) -> Edits:
+    """Edits with these fields, and zeros for the rest."""
+    out = no_edits(count)
+    like = out._asdict()
+    return out._replace(**{k: np.asarray(v, like[k].dtype) for k, v in given.items()})
+
+
+def intervention(
+    episode: Mapping[str, Any], camera: Float[np.ndarray, "T 3"] | None = None
+) -> tuple[Float[np.ndarray, "T 24"], Bool[np.ndarray, " T"]]:
+    """The condition ``intervention`` of an episode, said of the frame after which it acts, and
+    where it is said. A change of what is told anyway, light and camera, is not said.
+
+    Nothing of ``truth`` is read: the object that is meant is the one that the sentence names.
+    """
+    length = len(episode["is_first"])
+    values, said = np.zeros((length, 24), np.float32), np.zeros(length, bool)
+    kind, frame = str(episode["intervention/kind"]), int(episode["intervention/frame"])
+    if not kind or kind in TOLD or not 0 <= frame < length:
+        return values, said
+    view = np.zeros((1, 3), np.float32) if camera is None else camera[frame : frame + 1]
+    params = np.asarray(episode["intervention/params"])[None]
+    named = [HUES.index(w) for w in str(episode["intervention/sentence"]).split() if w in HUES]
+    given: dict[str, Any] = fields(kind, params, view) | {"kind": [KINDS.index(kind)]}
+    if named and kind not in ("add", "gravity"):
+        given["named"] = PALETTE[named[:1]]
+    values[frame], said[frame] = as_vector(filled(given, 1))[0], True
+    return values, said

@@ -1,0 +1,72 @@
+"""A window tells a change as the evaluator would, at the frame after which it acts."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import window
+from data_pipelines.twins import make_group, telling
+from data_pipelines.twins.render import PALETTE
+from wm_jax.edit import KINDS, as_vector, no_edits
+from wm_jax.evaluation import twins_changes, twins_scene
+from wm_jax.evaluation.world import Changes
+
+BOTH = ("intervention", "text")
+
+
+@pytest.fixture(scope="module")
+def twins():
+    group = make_group("twins:full", 3, resolution=32, sound=False, twins=8)
+    return {str(e["intervention/kind"]): e for e in group}
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("light", "camera")])
+def test_training_tells_what_the_evaluator_tells(twins, kind):
+    episode = twins[kind]
+    at = int(episode["intervention/frame"])
+    values, said = telling.intervention(episode, episode["camera"])
+    assert np.flatnonzero(said).tolist() == [at]
+    scenes = twins_scene.scenes_of(episode)[at : at + 1]
+    changes = Changes(
+        kind,
+        np.array([True]),
+        np.array([int(episode["intervention/target"])]),
+        np.asarray(episode["intervention/params"])[None],
+    )
+    judged = twins_changes.edits(scenes, changes)
+    if kind in ("add", "gravity"):  # of no object that is there
+        judged = judged._replace(named=0 * judged.named)
+    np.testing.assert_allclose(values[at], as_vector(judged)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["", "light", "camera"])
+def test_what_is_no_change_or_told_anyway_is_not_said(twins, kind):
+    values, said = telling.intervention(twins[kind])
+    assert not said.any() and not values.any()
+
+
+def test_vectors_tell_kinds_and_colours_apart():
+    edits = no_edits(4)
+    edits.kind[:3] = [KINDS.index("push"), KINDS.index("push"), KINDS.index("remove")]
+    edits.named[:3] = PALETTE[[0, 1, 0]]
+    vectors = as_vector(edits)
+    assert len({v.tobytes() for v in vectors}) == 4
+    assert not vectors[3].any(), "nothing is all zeros"
+    assert np.abs(vectors).max() <= 1
+
+
+def test_a_window_says_it_where_it_acts_and_pads_the_rest(twins):
+    episode = twins["push"]
+    at = int(episode["intervention/frame"])
+    whole = window.trim({k: episode[k] for k in window.fields(BOTH)}, BOTH)
+    cut = window.cut(whole, at - 2, 80)
+    for name in BOTH:
+        assert np.flatnonzero(cut[f"{name}_mask"]).tolist() == [2]
+        assert cut[name][2].any() and not cut[name][3:].any()
+    assert window.cut(whole, 0, 8)["text_mask"].tolist() == [True] + [False] * 7, "the caption"
+    batch = window.collate([cut, cut])
+    assert batch["text"].shape == (2, 80, 32) and batch["intervention"].shape == (2, 80, 24)
+
+
+def test_truth_is_not_needed_and_not_read(twins):
+    wanted = window.fields(BOTH)
+    assert not [name for name in wanted if name.startswith("truth")]

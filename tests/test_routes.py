@@ -1,0 +1,183 @@
+"""Three ways to a change: into the state, told to the next step, and in words."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.quick import random_variables
+from wm_jax import models, shapes, words
+from wm_jax.config import base_config, change
+from wm_jax.edit import Gravity, Move, Push, Remove, as_vector, no_edits
+from wm_jax.errors import UserError
+from wm_jax.models.conditioning import Conditioning, TextEncoder, dropped
+from wm_jax.world import World
+
+SIZE = 16
+TOLD = {
+    "model.resolution": SIZE,
+    "model.patch": 8,
+    "model.embed": 8,
+    "model.decoder_hidden": 8,
+    "model.dynamics.width": 8,
+    "model.dynamics.hidden": 8,
+    "model.told_width": 8,
+    "model.modalities": ("intervention", "text", "light"),
+}
+
+
+def make(name="grid_gru", **changes):
+    config = change(base_config(name), {**TOLD, **changes})
+    model = models.build(config.model)
+    first = jnp.zeros((1, 2), bool).at[:, 0].set(True)
+    frames = jnp.zeros((1, 2, SIZE, SIZE, 3), jnp.uint8)
+    batch = shapes.Batch(frames, first, ~first | True, shapes.no_conditions(1, 2))
+    made = jax.eval_shape(model.init, jax.random.key(0), batch)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(0.4 * random.normal(size=x.shape), x.dtype), made)
+    return World(model, params, SIZE, tuple(config.model.modalities), path="runs/told")
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def scene(world):
+    frames = np.random.default_rng(1).integers(0, 255, (3, SIZE, SIZE, 3), np.uint8)
+    return world.encode(frames)
+
+
+def future(world, scene, **told):
+    return world.rollout(scene, 4, **told).frames[0].astype(int)
+
+
+def test_a_change_waits_for_the_next_step_and_is_said_once(world, scene):
+    assert world.routes == ("trained", "text")
+    told = world.edit(scene, Push("red ball", (2.0, 0.0)))
+    assert told.pending.intervention.mask.all()
+    np.testing.assert_array_equal(world.decode(told), world.decode(scene))
+    assert (future(world, told) != future(world, scene)).any()
+    after, _, _ = world.advance(told)
+    assert not after.pending.intervention.mask.any()
+
+
+def test_the_same_change_by_hand_is_the_same_future(world, scene):
+    edits = no_edits(1)
+    edits.kind[:], edits.named[:], edits.speed[:] = 1, (1, 0, 0), (2 / SIZE, 0)
+    told = shapes.no_conditions(1)
+    vector = as_vector(edits)
+    said = world.edit(scene, Push("red circle", (2.0, 0.0))).pending.intervention.value
+    assert np.abs(np.asarray(said) - vector).max() < 0.3  # its red is the world's, not pure
+    told = told._replace(intervention=shapes.Signal(said, jnp.ones(1, bool)))
+    by_hand, _, _ = world.advance(scene, told)
+    edited, _, _ = world.advance(world.edit(scene, Push("red circle", (2.0, 0.0))))
+    np.testing.assert_array_equal(by_hand.tokens, edited.tokens)
+
+
+def test_other_words_are_another_future(world, scene):
+    futures = [
+        future(world, world.edit(scene, sentence)).tobytes()
+        for sentence in ("the red circle disappears", "the blue circle disappears")
+    ]
+    assert len({*futures, future(world, scene).tobytes()}) == 3
+    by_name = world.edit(scene, "the red circle disappears", route="text")
+    assert future(world, by_name).tobytes() == futures[0]
+    assert np.asarray(by_name.pending.text.value[0, :2]).tolist() == [
+        1 + words.VOCABULARY.index("the"),
+        1 + words.VOCABULARY.index("red"),
+    ]
+
+
+def test_text_during_a_rollout_and_light_that_holds(world, scene):
+    lit = world.edit(scene, Gravity((0.0, 0.1)))
+    clip = future(world, scene, text={2: "the red circle disappears"})
+    plain = future(world, scene)
+    np.testing.assert_array_equal(clip[:2], plain[:2])
+    assert (clip[2:] != plain[2:]).any()
+    assert (future(world, lit) != plain).any()
+    watched = world.watch(lit, np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    unwatched = world.watch(scene, np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    assert (np.asarray(watched.tokens) != np.asarray(unwatched.tokens)).any()
+    assert not watched.pending.intervention.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "route", "sentence"),
+    [
+        (Remove("red circle"), "text", "takes a sentence"),
+        (Remove("red circle"), "state", "was not trained for edits by the route 'state'"),
+        (Remove("red circle"), "magic", "no route 'magic'; there are state, text, trained"),
+        (Remove(3), None, "no slots to find '3' among; name the object by its colour"),
+        (Remove("circle"), None, "name the object by its colour"),
+        (Move("red circle", (99.0, 0.0)), None, "outside the frame"),
+    ],
+)
+def test_what_cannot_be_done_is_said(world, scene, changes, route, sentence):
+    with pytest.raises(UserError, match=sentence):
+        world.edit(scene, changes, route=route)
+
+
+def test_without_words_in_training_a_sentence_is_refused():
+    deaf = make(**{"model.modalities": ("intervention",)})
+    scene = deaf.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(UserError, match="was not trained for edits by the route 'text'"):
+        deaf.edit(scene, "the red circle disappears", route="text")
+
+
+def test_a_model_with_slots_takes_no_trained_changes():
+    config = change(base_config(), {"model.modalities": ("text",)})
+    with pytest.raises(UserError, match="'grid_slots' has no use for"):
+        models.build(config.model)
+
+
+def test_guidance_goes_beyond_what_was_said(scene):
+    worlds = [make(**{"model.guidance": g}) for g in (0.0, 1.0, 3.0)]
+    told = worlds[1].edit(scene, Push("red ball", (2.0, 0.0)))
+    none, one, three = (np.asarray(w.advance(told)[0].carry) for w in worlds)
+    plain = np.asarray(worlds[1].advance(scene)[0].carry)
+    np.testing.assert_allclose(none, plain, atol=1e-6)
+    assert np.abs(one - plain).max() > 1e-3
+    np.testing.assert_allclose(three - plain, 3 * (one - plain), atol=1e-5)
+    # Where nothing is said there is nothing to follow.
+    np.testing.assert_allclose(np.asarray(worlds[2].advance(scene)[0].carry), plain, atol=1e-6)
+
+
+def test_absent_words_weigh_nothing_and_places_count():
+    encoder = TextEncoder(8)
+    ids = np.stack([words.encode(s) for s in ("the red circle", "circle the red", "")])
+    variables = random_variables(encoder, ids)
+    out = np.asarray(encoder.apply(variables, ids))
+    longer = np.asarray(encoder.apply(variables, np.pad(ids[:, :8], ((0, 0), (0, 24)))))
+    np.testing.assert_allclose(longer, out, atol=1e-6)
+    assert np.abs(out[0] - out[1]).max() > 1e-2, "the order of words is part of a sentence"
+    told = Conditioning(("text",), 8)
+    silent = shapes.no_conditions(2)
+    noise = silent._replace(text=silent.text._replace(value=jnp.asarray(ids[:2])))
+    known = random_variables(told, silent)
+    np.testing.assert_array_equal(told.apply(known, silent), told.apply(known, noise))
+
+
+def test_embeddings_from_elsewhere_are_told_as_they_are():
+    told = Conditioning(("text",), 8, words=False)
+    heard = shapes.no_conditions(1)
+    vector = jax.random.normal(jax.random.key(0), (1, 32))
+    heard = heard._replace(text=shapes.Signal(vector, jnp.ones(1, bool)))
+    known = random_variables(told, heard)
+    assert not [k for k in known["params"] if k == "text"]
+    other = heard._replace(text=heard.text._replace(value=vector * 1.01))
+    assert (np.asarray(told.apply(known, heard)) != np.asarray(told.apply(known, other))).any()
+
+
+def test_dropped_modalities_are_absent_for_a_whole_stream():
+    full = jax.tree.map(
+        lambda x: jnp.ones_like(x) if x.dtype == bool else x, shapes.no_conditions(1024, 5)
+    )
+    kept = dropped(full, 0.3, jax.random.key(0))
+    for name in shapes.CONDITION_SIZES:
+        mask = np.asarray(getattr(kept, name).mask)
+        assert (mask.all(1) | ~mask.any(1)).all()
+        assert 0.65 < mask[:, 0].mean() < 0.75
+    apart = np.asarray(kept.text.mask[:, 0]) != np.asarray(kept.intervention.mask[:, 0])
+    assert apart.any(), "each is dropped by itself"
