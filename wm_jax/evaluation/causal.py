@@ -8,7 +8,7 @@ scored against twins (`counterfactual`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from wm_jax.evaluation.counterfactual import Stage, Twins
 from wm_jax.evaluation.lighting import light_error
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.score import score_objects
+from wm_jax.evaluation.sound import HearsSound
 from wm_jax.evaluation.suite import batches, take
 from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Changes, Clips
@@ -60,6 +61,8 @@ class Measured(NamedTuple):
     unedited: where the objects of the factual truth are in the unedited rollout, px, and whether
     acted: the same when it is told the actions of another clip; None without a hand
     noise: px, by which two unedited rollouts differ (0 of a deterministic one)
+    heard: where they are in rollouts that hear the true sound (None) and others (see `sound`);
+        empty of a subject that is not told sound
     null:  largest change, in grey levels, that an edit made which changes nothing, by clip
     """
 
@@ -69,6 +72,7 @@ class Measured(NamedTuple):
     acted: Whereabouts | None
     noise: float
     null: Int[np.ndarray, " r"] | None
+    heard: dict[str | None, Whereabouts]
 
 
 def distances(
@@ -105,12 +109,15 @@ def measure(
     samples: int = 1,
     progress: Callable[[int], None] = lambda done: None,
     otherwise: Clips | None = None,
+    sounds: Mapping[str | None, Clips] | None = None,
 ) -> Measured:
     """Everything about one subject, averaged over ``samples``. ``progress`` is called with the
-    number of clips that are done; ``otherwise`` is from `counterfactual.acted_otherwise`."""
+    number of clips that are done; ``otherwise`` is from `counterfactual.acted_otherwise`,
+    ``sounds`` from `sound.heard_otherwise`."""
     edited: dict[tuple[str, str | None], list[Futures]] = {}
     plain: dict[str, list[Futures]] = {}
     nulls, noises, whereabouts, acted = [], [], [], []
+    heard: dict[str | None, list[Whereabouts]] = {}
     for index in batches(facts):
         batch = take(facts, index)
         states = [subject.encode(batch, sample) for sample in range(samples)]
@@ -121,6 +128,12 @@ def measure(
         if otherwise is not None:
             frames = subject.imagine(states[0], take(otherwise, index), (), 0)
             acted.append(places(instrument.track(frames), batch, protocol))
+        for sound, clips in (sounds or {}).items():
+            if isinstance(subject, HearsSound):
+                rolled = subject.hear(states[0], take(clips, index), sound, 0)
+                if rolled is not None:
+                    where = places(instrument.track(rolled), batch, protocol)
+                    heard.setdefault(sound, []).append(where)
         for twin in twins:
             clips = take(twin.clips, index)
             lit = twin.name == "light"
@@ -159,6 +172,7 @@ def measure(
         _beside(acted) if acted else None,
         max(noises),
         np.concatenate(nulls) if nulls else None,
+        {sound: _beside(parts) for sound, parts in heard.items()},
     )
 
 

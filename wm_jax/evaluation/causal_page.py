@@ -141,6 +141,7 @@ def section(report: CausalReport) -> str:
             _words(report),
             _side_effects(report),
             _physics(report),
+            _sound(report),
             _films(report),
             parts.fold("Protocol of the causal suite", report.protocol.to_dict()),
         ]
@@ -326,6 +327,44 @@ def _physics(report: CausalReport) -> str:
     caption = (
         "<caption>Physics of the unedited rollouts <span>the truth says what the instrument errs "
         "by</span></caption>"
+    )
+    table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
+    return f'<div class="scroll">{table}</div>'
+
+
+def _sound(report: CausalReport) -> str:
+    """Nothing where nothing is struck out of sight, or nobody is told sound."""
+    columns = [
+        ("px off, hearing it", "struck_error", None),
+        ("hearing nothing", "struck_error", "silent"),
+        ("another episode", "struck_error", "shuffled"),
+        ("gained, px", "sound_gain", None),
+        ("gained by another episode, px", "sound_gain", "shuffled"),
+    ]
+    body = ""
+    for model in (*report.tested, CEILING, "truth"):
+        found = [
+            next(
+                (
+                    row
+                    for row in report.rows
+                    if (row["model"], row["metric"], row["control"]) == (model, metric, control)
+                    and row["step"] == 0
+                    and row["value"] is not None
+                ),
+                None,
+            )
+            for _, metric, control in columns
+        ]
+        if any(found):
+            cells = "".join(parts.cell(row, ".2f") for row in found)
+            body += f'<tr><th scope="row">{escape(label(model))}</th>{cells}</tr>'
+    if not body:
+        return ""
+    head = "<th></th>" + "".join(f"<th>{name}</th>" for name, *_ in columns)
+    caption = (
+        "<caption>Use of sound: what was struck out of sight, once it is seen again <span>the "
+        "simulator is told when it was struck, and by what impulse</span></caption>"
     )
     table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
     return f'<div class="scroll">{table}</div>'

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from wm_jax.edit import TOLD
-from wm_jax.evaluation import causal, counterfactual, physics, statistics
+from wm_jax.evaluation import causal, counterfactual, physics, sound, statistics
 from wm_jax.evaluation.causal import steps_of
 from wm_jax.evaluation.counterfactual import Twins
 from wm_jax.evaluation.protocol import CausalProtocol
@@ -31,6 +31,7 @@ METRICS = {
     "null_change": ("level", False),
     "action_sensitivity": ("1", True),
     "prompt_adherence": ("1", True),
+    **sound.METRICS,
 }
 
 
@@ -43,6 +44,7 @@ def table(
     seed: int | None,
     tested: Sequence[str],
     otherwise: Clips | None = None,
+    sounds: Mapping[str | None, Clips] | None = None,
 ) -> list[Row]:
     """Rows of every subject and scenario, with ``intervention`` the scenario's name. Of the scores
     of success, ``share`` is how many of the clips qualify at that step."""
@@ -85,6 +87,13 @@ def table(
                 statistics.estimate(_pooled(sums, protocol), protocol.seed), protocol, model=name,
                 metric="action_sensitivity", unit="1", steps=steps_of(protocol), seed=trained,
             )  # fmt: skip
+        if sounds is not None:
+            for (metric, control), sums in sound.measure(m.heard, sounds[None], protocol).items():
+                rows += make_rows(
+                    statistics.estimate(_pooled(sums, protocol), protocol.seed), protocol,
+                    model=name, metric=metric, unit="px", control=control,
+                    steps=steps_of(protocol), seed=trained,
+                )  # fmt: skip
         if m.null is not None:
             sums = statistics.sums_by_unit(m.null[:, None], facts.unit)
             estimate = statistics.estimate(sums, protocol.seed)

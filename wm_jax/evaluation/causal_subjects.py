@@ -15,6 +15,7 @@ from jaxtyping import PyTree, UInt8
 from wm_jax import shapes, telling, words
 from wm_jax.edit import TOLD, Edits, no_edits
 from wm_jax.evaluation import counterfactual, informed
+from wm_jax.evaluation import sound as sounds
 from wm_jax.evaluation.counterfactual import Stage
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.tracker import Instrument
@@ -63,9 +64,9 @@ class ModelSubject:
     def __init__(self, name: str, model: Any, params: PyTree, protocol: CausalProtocol):
         self.name, self.model, self.params, self.protocol = name, model, params, protocol
         self.edits = tuple(getattr(model, "edits", ()))
+        self.told = tuple(getattr(getattr(model, "net", None), "modalities", ()))
         self._programs = _programs(cast(Hashable, model))
-        told = getattr(getattr(model, "net", None), "modalities", ())
-        self._world = World(model, params, protocol.resolution, tuple(told), path=name)
+        self._world = World(model, params, protocol.resolution, self.told, path=name)
 
     def encode(self, clips: Clips, sample: int) -> shapes.LatentState:
         first, _ = self._keys(sample)
@@ -102,6 +103,9 @@ class ModelSubject:
         state = self._programs.look(self.params, state, frames, seen, key)
         rolled = self._programs.roll(self.params, state, ahead, key, count)[1]
         return np.asarray(rolled)[: len(clips.frames)]
+
+    def hear(self, state, clips, sound, sample):
+        return self.imagine(state, clips, (), sample) if "audio" in self.told else None
 
     def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
         count, more = len(clips.frames), len(state.step) - len(clips.frames)
@@ -205,6 +209,14 @@ class Simulated:
     def imagine(self, state, clips, stages, sample):
         scenes = counterfactual.play(state, stages, clips, self.world, self.protocol)
         return self.world.draw(scenes).frames
+
+    def hear(self, state, clips, sound, sample):
+        if sound == "shuffled":  # blows of another scene mean nothing in this one
+            return None
+        future = counterfactual.play(state, (), clips, self.world, self.protocol)
+        if sound is None:
+            future = sounds.told_of_blows(state, future, clips, self.world, self.protocol)
+        return self.world.draw(future).frames
 
     def observe(self, state, clips, count, sample):
         last = self.protocol.context + count

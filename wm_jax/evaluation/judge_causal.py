@@ -17,6 +17,7 @@ from wm_jax.evaluation import (
     causal_rows,
     causal_subjects,
     counterfactual,
+    sound,
     suite,
 )
 from wm_jax.evaluation.causal_page import CausalReport
@@ -40,6 +41,7 @@ def judge_causal(
     scenarios = counterfactual.scenarios(protocol)
     facts = counterfactual.factual(clips, world, protocol)
     otherwise = counterfactual.acted_otherwise(facts, world, protocol)
+    sounds = sound.heard_otherwise(clips, protocol)
     error = counterfactual.seen_by(instrument, facts, protocol)
     plain = adherence.look(facts, protocol, instrument)
     twins = []
@@ -76,7 +78,7 @@ def judge_causal(
                 samples[subject.name] = causal.samples_of(subject, facts, protocol)
             measured[subject.name] = causal.measure(
                 subject, facts, twins, protocol, instrument, samples.get(subject.name, 1), done,
-                otherwise,
+                otherwise, sounds,
             )  # fmt: skip
     calibrated, holds = calibration.calibrate(facts, world.mean_image(), protocol, instrument)
     for twin in twins:
@@ -86,7 +88,7 @@ def judge_causal(
         calibrated, holds = calibrated + more, holds and good
     seed = next(iter(runs.values())).seed
     rows = calibrated + causal_rows.table(
-        measured, facts, twins, world, protocol, seed, list(runs), otherwise
+        measured, facts, twins, world, protocol, seed, list(runs), otherwise, sounds
     )
     result = {
         "protocol": protocol.to_dict(),

@@ -147,6 +147,9 @@ class Runner:
         self.name, self.outside, self.protocol = name, outside, protocol
         self.edits = tuple(getattr(outside.model, "edits", ()))
 
+    def hear(self, state, clips, sound, sample):
+        return self.imagine(state, clips, (), sample) if "audio" in self.outside.told else None
+
     def encode(self, clips: Clips, sample: int) -> Any:
         return self._encode(clips, self.protocol.context, sample)
 

@@ -156,6 +156,8 @@ class CausalProtocol(Protocol):
     untouched_at_64: float = 0.05  # px: an object is untouched where the twin's is within
     onset_at_64: float = 1.0  # px: least displacement that counts as a divergence
     onset_within: int = 2  # frames
+    unseen_share: float = 0.02  # less of an object than this cannot be seen
+    heard_frames: int = 20  # after a blow out of sight, of which objects are asked for
     reduction: str = (
         "Twin: the true scene at the end of the context, changed by one intervention, simulated "
         "on; the factual future: the same without. Edit success at a step: 1 - d(edited rollout, "
@@ -179,7 +181,10 @@ class CausalProtocol(Protocol):
         "a speed; speed after over before a bounce off a wall, against the truth; momentum of "
         "two after over before they meet. Action sensitivity: errors when told the actions of "
         "another clip over errors when told the true ones, of objects that those would move by "
-        "differs. Step 0 of a row: all steps together."
+        "differs. Use of sound: of objects that were touched between two frames in neither of "
+        "which they could be seen, as soon as they can be, for heard_frames: the error, and by how "
+        "much it is smaller than without sound in the horizon; shuffled: with another episode's. "
+        "Step 0 of a row: all steps together."
     )
 
     @property
