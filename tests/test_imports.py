@@ -29,6 +29,7 @@ LAYERS = [
     ["wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.kept", "wm_jax.writers"],
     ["wm_jax.updates"],
+    ["wm_jax.makings"],
     ["wm_jax.recover", "wm_jax.warm_start"],
     ["wm_jax.train_log"],
     ["wm_jax.naming", "wm_jax.telling"],
@@ -47,7 +48,13 @@ LAYERS = [
 #: Modules of wm_jax that know of data_pipelines; the rest gets what it needs as arguments.
 READS_DATA = {
     "wm_jax.edit_cli",
-    *("wm_jax.clips", "wm_jax.train", "wm_jax.studies.runner", "wm_jax.evaluation.twins_world"),
+    *(
+        "wm_jax.clips",
+        "wm_jax.makings",
+        "wm_jax.train",
+        "wm_jax.studies.runner",
+        "wm_jax.evaluation.twins_world",
+    ),
     *("wm_jax.evaluation.twins_scene", "wm_jax.evaluation.twins_changes", "wm_jax.ahead.program"),
 }
 #: Modules that may import Grain, array_record or TFDS as they are imported.

@@ -18,27 +18,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipelines import window
 from data_pipelines.input import open_loader
 from wm_jax import (
     budget,
     checkpoint,
     curriculum,
-    mesh_choice,
     optim,
     processes,
     recover,
     remote,
     train_step,
-    updates,
     warm_start,
 )
 from wm_jax import config as configs
 from wm_jax import mesh as meshes
 from wm_jax.clips import Clips, open_clips
 from wm_jax.errors import UserError
+from wm_jax.makings import Makings
 from wm_jax.progress import Progress
-from wm_jax.shapes import HEAD_FIELDS
 from wm_jax.stop import StopRequest
 from wm_jax.train_log import TrainLog
 from wm_jax.watchdog import STATUS, Watchdog
@@ -102,22 +99,19 @@ class Run:
         if mirror is not None:
             self._fetch(mirror)
         self._config = config = configs.adopt(configs.validate(config), workdir)
-        self._model = _build(config) if model is None else model
-        self._named = model is None  # by the config, which then says all there is to know of it
-        self._optimizer = optim.make_optimizer(config.optim)
-        self._targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
-        self._mesh = self._make_mesh()
-        self._rows = meshes.rows_of_process(self._mesh, config.train.batch_size)
+        self._made = Makings(config, model)
+        if self._made.why:
+            _tell(self._made.why)
+        self._mesh = self._made.mesh
         self._loader = open_loader(
             config.data,
             batch_size=config.train.batch_size,
             seed=config.seed,
-            rows=self._rows,
+            rows=self._made.rows,
             source=source,
-            targets=self._targets,
+            targets=self._made.targets,
             consecutive=config.train.carry_state,
         )
-        self._stages = curriculum.stages(config)
         self._validation = validation
         keep = checkpoint.Keep(config.train.keep, config.train.keep_every, config.train.keep_best)
         self._checkpoints = checkpoint.Checkpoints(workdir, keep, mirror)
@@ -164,17 +158,16 @@ class Run:
             _tell(f"{self._workdir} has its {train.steps} updates already.")
             return self._result(step)
         with processes.stop_request() as stop:
-            key = updates.key_of(config, self._mesh) if self._named else None
-            found = updates.find(key, self._mesh)
+            key, found = self._made.find()
             state = self._restore(found.state if found else None)
             if self._saved is not None:
                 _tell(f"resuming {self._workdir} after update {step}.")
             position = self._loader.position()
             self._check_size(next(self._loader))  # before anything is compiled or measured
             self._loader.seek(position)
-            self._updates = found or self._compile(state, key)
+            self._updates = found or self._made.compile(state, key)
             self._tell_cost()
-            self._clips = open_clips(config, self._model, self._mesh, self._validation)
+            self._clips = open_clips(config, self._made.model, self._mesh, self._validation)
             self._fix_steps(state)
             self._writer.event("resumed" if step else "started", step, steps=train.steps)
             stream = sys.stderr if self._first else io.StringIO()
@@ -210,7 +203,7 @@ class Run:
         self._log.begin(step, rate, bar)
         while step < train.steps and not stop.due(step):
             batch = meshes.shard_batch(self._next_batch(step, bar), self._mesh)
-            window = curriculum.stage_at(self._stages, step, train.steps)
+            window = curriculum.stage_at(self._made.stages, step, train.steps)
             update = self._updates.programs[window]
             state, metrics = update(state, batch, np.float32(rate(step)))
             step += 1
@@ -275,19 +268,6 @@ class Run:
 
         return Watchdog(seconds, stacks, tell)
 
-    def _make_mesh(self) -> jax.sharding.Mesh:
-        """Of the config's sizes, or of those chosen in their place, which stay out of it."""
-        sizes, train = self._config.mesh, self._config.train
-        if sizes.auto:
-            first = meshes.to_batch(self._blank(1, 2))
-            state = train_step.state_size(self._model, self._optimizer, first, train.ema)
-            needs = mesh_choice.Needs(*state, train.batch_size)
-            sizes, why = mesh_choice.choose(needs, mesh_choice.devices_here())
-            _tell(why)
-        mesh = meshes.make_mesh(sizes)
-        meshes.check_batch_size(train.batch_size, mesh)
-        return mesh
-
     def _restore(self, like: train_step.TrainState | None = None) -> train_step.TrainState:
         """A fresh state, or the newest checkpoint's, with the loader put where it was, or after
         the data that is to be skipped from there on. ``like`` is `updates.Updates.state`."""
@@ -296,24 +276,16 @@ class Run:
             self._log.spikes.seek([])
             if skipped is not None:
                 self._loader.seek(skipped)
-            return self._warm(train_step.init_state(*self._makings()))
+            return self._warm(self._made.fresh_state())
         if like is None:
-            like = train_step.abstract_state(*self._makings())
+            like = self._made.abstract_state()
         restored = self._checkpoints.restore(self._saved, like)
         self._log.spikes.seek(restored.position.get("recent_losses", ()))
         self._loader.seek(skipped or restored.position)
         if skipped is None or like.handover is None:
             return restored.state
         # What was carried belongs to the windows before those skipped: it starts anew.
-        return restored.state._replace(handover=train_step.init_state(*self._makings()).handover)
-
-    def _makings(self) -> tuple[Any, ...]:
-        """What a state is made of."""
-        config = self._config
-        streams = config.train.batch_size if config.train.carry_state else 0
-        first = meshes.to_batch(self._blank(1, 2))
-        makings = self._model, self._optimizer, first, config.seed, self._mesh
-        return *makings, config.train.ema, streams
+        return restored.state._replace(handover=self._made.fresh_state().handover)
 
     def _warm(self, state: train_step.TrainState) -> train_step.TrainState:
         """A fresh state with another run's weights, if the config names one."""
@@ -324,15 +296,6 @@ class Run:
         _tell(report.sentence())
         self._writer.event("warm_start", 0, **report._asdict())
         return state
-
-    def _compile(self, state: train_step.TrainState, key: str | None) -> updates.Updates:
-        """The update as a compiled program for each window of the curriculum."""
-        blank = self._blank(len(self._rows), self._config.data.window)
-        batch = meshes.shard_batch(blank, self._mesh)
-        windows = [frames for _, frames in self._stages]
-        ema = self._config.train.ema
-        makings = self._model, self._optimizer, ema, windows, state, batch, self._mesh
-        return updates.make(*makings, key)
 
     def _tell_cost(self) -> None:
         """What an update costs, and what it took to have it as a program."""
@@ -353,17 +316,12 @@ class Run:
         self._writer.event("compiled", self._saved or 0, cache=cache, **told)
         processes.meet("compiled")
 
-    def _blank(self, batch: int, time: int) -> window.Arrays:
-        """A batch of the shapes that the loader yields, without data."""
-        model = self._config.model
-        return window.blank(batch, time, model.resolution, self._targets, model.readout)
-
     def _fix_steps(self, state: train_step.TrainState) -> None:
         """Turns train.minutes into a number of updates, once, and writes the resolved config."""
         train = self._config.train
         if not train.steps:
             programs, where = self._updates.programs, (state, self._loader, self._mesh)
-            seconds = budget.mean(self._stages, lambda n: budget.measure(programs[n], *where))
+            seconds = budget.mean(self._made.stages, lambda n: budget.measure(programs[n], *where))
             if self._clips is not None:  # also draws the untrained model
                 draw, path = self._clips.draw, self._clip_path(0)
                 seconds += budget.seconds_of(lambda: draw(state.params, path)) / train.clip_every
@@ -425,12 +383,6 @@ class Run:
             "workdir": str(self._place),
             "checkpoint": str(self._checkpoints.directory / str(step)),
         }
-
-
-def _build(config: ConfigDict) -> Any:
-    from wm_jax.models import build
-
-    return build(config.model)
 
 
 def _ordinal(number: int) -> str:
