@@ -26,6 +26,8 @@ MADE_OF = {
     "intervention": tuple(f"intervention/{n}" for n in ("kind", "frame", "params", "sentence")),
 }
 AUDIO_BANDS = 16
+#: Frames of a window before and after a change that it tells.
+MARGIN = 4
 #: What only a head learns from; absent from a window whose episode hasn't been asked for it.
 TARGETS = ("reward", "is_terminal", "readout")
 
@@ -92,8 +94,14 @@ def cut(episode: Arrays, start: int, length: int, begins: bool = True) -> Arrays
 
 
 def draw_start(rng: np.random.Generator, episode: Arrays, length: int) -> int:
-    """A uniform start at which a whole window fits; 0 in a shorter episode."""
-    return int(rng.integers(max(1, len(episode["frames"]) - length + 1)))
+    """A uniform start at which a whole window fits; 0 in a shorter episode. Where a change is told,
+    it is one of those that have frames before and after it, if there are any."""
+    starts = np.arange(max(1, len(episode["frames"]) - length + 1))
+    told = np.flatnonzero(episode.get("intervention_mask", ()))
+    if len(told):
+        near = (starts + MARGIN <= told[0]) & (told[0] < starts + length - MARGIN)
+        starts = starts[near] if near.any() else starts
+    return int(starts[rng.integers(len(starts))])
 
 
 def collate(windows: Sequence[Arrays]) -> Arrays:

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from wm_jax.errors import UserError
+
+if TYPE_CHECKING:  # it would import jax, which readers of data do without
+    from jaxtyping import Array
 
 KINDS = ("move", "push", "recolour", "remove", "add", "light", "camera", "gravity")
 #: Kinds that change what a model is told instead of its state, and what that is.
@@ -184,7 +187,7 @@ def no_edits(batch_size: int) -> Edits:
     )
 
 
-def as_vector(edits: Edits, xp: Any = np) -> Float[Array, "b 24"]:
+def as_vector(edits: Edits, xp: Any = np) -> Float[Any, "b 24"]:
     """Edits as the condition ``intervention`` tells them: the kind (8, one-hot), the colour by
     which the object is called (3), where it is put (2), its speed (2) and new colour (3), its shape
     (3, one-hot), its radius, the pull (2). Lengths are scaled to be near one. Where the object now

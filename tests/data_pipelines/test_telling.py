@@ -67,6 +67,19 @@ def test_a_window_says_it_where_it_acts_and_pads_the_rest(twins):
     assert batch["text"].shape == (2, 80, 32) and batch["intervention"].shape == (2, 80, 24)
 
 
+def test_a_window_is_cut_around_the_change_that_it_tells(twins):
+    episode, rng = twins["push"], np.random.default_rng(0)
+    at = int(episode["intervention/frame"])
+    whole = window.trim({k: episode[k] for k in window.fields(BOTH)}, BOTH)
+    starts = np.array([window.draw_start(rng, whole, 24) for _ in range(200)])
+    assert starts.min() >= 0 and starts.max() <= 64 - 24
+    assert (starts + window.MARGIN <= at).all() and (at < starts + 24 - window.MARGIN).all()
+    assert len(set(starts)) > 5
+    plain = window.trim({k: episode[k] for k in window.fields(())}, ())
+    anywhere = {window.draw_start(rng, plain, 24) for _ in range(400)}
+    assert anywhere == set(range(41)), "elsewhere a start is as likely as another"
+
+
 def test_truth_is_not_needed_and_not_read(twins):
     wanted = window.fields(BOTH)
     assert not [name for name in wanted if name.startswith("truth")]
