@@ -76,6 +76,7 @@ TOLD = QUICKSTART | {
     "model.name": "grid_gru",
     "model.patch": 4,
     "model.dynamics.hidden": 96,
+    "model.dynamics.places": True,
     "model.modalities": ("intervention", "text"),
     "model.told_width": 64,
     "model.loss.told_dropout": 0.2,

@@ -48,7 +48,10 @@ SMALL = {
 
 #: Options of a backbone, by what they are called here: changes to its small size.
 VARIANTS: dict[str, dict[str, dict]] = {
-    "grid_gru": {"attention": {"mixing": "attention", "mixing_heads": 2}},
+    "grid_gru": {
+        "attention": {"mixing": "attention", "mixing_heads": 2},
+        "places": {"places": True},
+    },
     "grid_linear": {
         "categorical, attention": {
             "latent": "categorical",

@@ -44,6 +44,13 @@ def addresses(cells: tuple[int, int]) -> Float[Array, "n 2"]:
     return jnp.stack([x.ravel(), y.ravel()], -1)
 
 
+def waves(places: Float[Array, "n 2"], octaves: int = 3) -> Float[Array, "n k"]:
+    """Sines and cosines of half a turn a frame and its octaves (k = 4 octaves): places that a
+    linear layer can tell apart (Tancik et al. 2020, arXiv 2006.10739)."""
+    angles = (jnp.pi * 2.0 ** jnp.arange(octaves) * places[..., None]).reshape(len(places), -1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+
 def neighbourhoods(
     x: Float[Array, "*lead n d"], cells: tuple[int, int]
 ) -> Float[Array, "*lead n k"]:

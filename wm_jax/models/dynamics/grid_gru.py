@@ -11,6 +11,9 @@ changes for the prediction when frames stop coming:
   correct   g, e = W_e [h⁻, x]
             h  = h⁻ + σ(g) ⊙ (tanh(e) − h⁻)
 
+A cell does not know where it lies. With ``places``, [a, b] have a term in sines of its place, so
+that the products know whether what is told means this cell.
+
 ∗ is 3×3 or, with ``mixing`` 'attention', attention over all cells in ``mixing_heads`` heads.
 c is what the step is told, x the embedding of the frame. It is a ConvGRU (Ballas et al. 2016) whose
 reset gate became a gated linear unit (Shazeer 2020): products of two linear forms of the
@@ -32,6 +35,7 @@ from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.space import check_mixing, mixer
 from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
+from wm_jax.nn.grid import addresses, waves
 
 
 class GridGRU(nn.Module):
@@ -45,6 +49,7 @@ class GridGRU(nn.Module):
     keep: float = 1.0
     mixing: str = "local"
     mixing_heads: int = 4
+    places: bool = False
     posterior_reads_carry = True
 
     def check(self) -> None:
@@ -57,6 +62,8 @@ class GridGRU(nn.Module):
         self.norms = [nn.RMSNorm() for _ in range(self.depth + 1)]
         self.out = Dense(2 * self.width)
         self.told_in = Dense(2 * self.hidden, use_bias=False)
+        if self.places:
+            self.place_in = Dense(2 * self.hidden, use_bias=False)
         self.seen_in = Dense(2 * self.width)
         self.correct_in = Dense(2 * self.width, use_bias=False)
 
@@ -96,7 +103,10 @@ class GridGRU(nn.Module):
         return h, Output(tokens=h, prior=prior, terms={})
 
     def predict(self, h, told):
-        hidden = gated(self.mix(self.norm(h)) + told[:, None])
+        told = told[:, None]
+        if self.places:
+            told = told + self.place_in(waves(addresses(self.cells)))
+        hidden = gated(self.mix(self.norm(h)) + told)
         for norm, block in zip(self.norms, self.blocks, strict=False):
             hidden = hidden + gated(block(norm(hidden)))
         update, value = jnp.split(self.out(self.norms[-1](hidden)), 2, -1)
