@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.twins import make_group
 from tests.models.quick import random_variables
-from wm_jax import models, shapes, words
+from wm_jax import edit_cli, models, shapes, words
 from wm_jax.config import base_config, change
 from wm_jax.edit import Gravity, Move, Push, Remove, as_vector, no_edits
 from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Conditioning, TextEncoder, dropped
+from wm_jax.timeline import Timeline, read
 from wm_jax.world import World
 
 SIZE = 16
@@ -181,3 +183,38 @@ def test_dropped_modalities_are_absent_for_a_whole_stream():
         assert 0.65 < mask[:, 0].mean() < 0.75
     apart = np.asarray(kept.text.mask[:, 0]) != np.asarray(kept.intervention.mask[:, 0])
     assert apart.any(), "each is dropped by itself"
+
+
+def test_a_timeline_keeps_what_was_said_in_words_and_plays_it_again(world, tmp_path):
+    frames = np.random.default_rng(1).integers(0, 255, (3, SIZE, SIZE, 3), np.uint8)
+    line = Timeline(world, frames)
+    line.fork("other")
+    line.edit("the red circle disappears", "other")
+    line.play(2, "other")
+    line.edit(Push("red circle", (1.0, 0.0)), "other")
+    line.play(2, "other")
+    line.play(4)
+    assert (line.compare("main", "other")["pixels"][1:] > 0).all()
+    line.save(tmp_path / "line.json")
+    saved = read(tmp_path / "line.json")
+    first, second = saved["branches"]["other"]["edits"]
+    assert first == [0, {"kind": "sentence", "text": "the red circle disappears"}]
+    assert second[1]["kind"] == "push"
+    again = Timeline.replay(saved, world, frames)
+    assert again.differs(saved) == []
+
+
+def test_the_verb_says_no_sentence_of_the_data_set_by_itself():
+    episode = make_group("twins:motion", 0, length=48, resolution=SIZE * 2, sound=False, twins=1)[1]
+    at = int(episode["intervention/frame"])
+    both = ("intervention", "text", "light")
+
+    def opened(directory, split, fields):
+        assert {"intervention/sentence", "light"} <= set(fields)
+        return [episode]
+
+    source = {"video": None, "data": "somewhere", "split": "test", "episode": 0, "start": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data_pipelines.twins.open_source", opened)
+        _, told, ahead = edit_cli.read(source | {"frames": at + 1}, both, 4)
+    assert set(told) == set(ahead) == {"light"}

@@ -30,6 +30,9 @@ KINDS = ("move", "push", "recolour", "remove", "add", "light", "camera", "gravit
 #: Kinds that change what a model is told instead of its state, and what that is.
 TOLD = {"light": "light", "camera": "camera"}
 
+#: The kind of what is kept in words.
+SENTENCE = "sentence"
+
 #: How an object is named: by words, by its slot, or by a point near it (px).
 Who = str | int | tuple[float, float]
 Pair = tuple[float, float]
@@ -131,13 +134,17 @@ def kind_of(change: Change) -> str:
     return type(change).__name__.lower()
 
 
-def to_json(change: Change) -> dict[str, Any]:
+def to_json(change: str | Change) -> dict[str, Any]:
     """A dict that `from_json` reads back."""
+    if isinstance(change, str):
+        return {"kind": SENTENCE, "text": change}
     return {"kind": kind_of(change), **dataclasses.asdict(change)}
 
 
-def from_json(told: Mapping[str, Any]) -> Change:
+def from_json(told: Mapping[str, Any]) -> str | Change:
     """Raises `UserError` for an unknown kind or a field that a kind does not have."""
+    if told.get("kind") == SENTENCE:
+        return str(told.get("text", ""))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k != "kind"}
     kind = str(told.get("kind"))
     if kind not in CHANGES:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from wm_jax import shapes
 from wm_jax.errors import UserError
 
 _FORMATTER = argparse.RawDescriptionHelpFormatter
@@ -117,6 +118,7 @@ def read(
         raise UserError(
             f"the episode has {len(episode['frames'])} frames; {begin} to {stop} are not in it."
         )
+    modalities = tuple(name for name in modalities if name not in shapes.SAID)
     told = {name: episode[name][begin:stop] for name in modalities}
     # Actions of the last frame shown act during the first step.
     shift = {name: 1 if name == "actions" else 0 for name in modalities}

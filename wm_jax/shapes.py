@@ -39,6 +39,9 @@ CONDITION_SIZES = {
 }
 #: Said of a frame, they act on the step that leaves it; the others hold at the end of a step.
 ACT_NEXT = ("actions", "text", "intervention")
+#: Said once, at a moment, to change what happens: what guidance strengthens. No data set's episode
+#: goes on saying it.
+SAID = ("text", "intervention")
 
 
 class Signal(NamedTuple):

@@ -49,7 +49,7 @@ class Branch:
     scenes: list[LatentState]
     frames: list[UInt8[np.ndarray, "h w 3"]]
     objects: list[Objects | None]
-    edits: list[tuple[int, Change]]
+    edits: list[tuple[int, str | Change]]
 
     @property
     def length(self) -> int:
@@ -133,10 +133,9 @@ class Timeline:
     def edit(self, changes: Said, branch: str = "main") -> None:
         """Changes made at the branch's last frame; see `World.edit`. All of them, or none."""
         there = self.branch(branch)
-        scene, made = there.now, list[tuple[int, Change]]()
+        scene, made = there.now, list[tuple[int, str | Change]]()
         for change in as_list(changes):
-            # A sentence is kept as what it meant here.
-            meant = self.world.parse(scene, change) if isinstance(change, str) else change
+            meant = self.world.meant(scene, change)
             scene = self.world.edit(scene, meant)
             made.append((there.length, meant))
         there.now = scene

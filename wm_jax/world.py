@@ -304,6 +304,13 @@ class World:
         """The change that a sentence asks for in this scene; see `wm_jax.sentences`."""
         return self._meant(scene, sentence, self.things(scene, stream), stream)
 
+    def meant(self, scene: LatentState, change: str | Change) -> str | Change:
+        """The change that would be made here: what a sentence means, or, where the model hears it
+        for itself, the sentence."""
+        if not isinstance(change, str) or self._is_heard(None):
+            return change
+        return self.parse(scene, change)
+
     def told(self, given: Mapping[str, Any], lead: tuple[int, ...]) -> Conditions:
         """What it is told, as `telling.conditions` of ``lead`` (batch, time)."""
         return telling.conditions(given, lead, self.modalities, self.path or "this model")

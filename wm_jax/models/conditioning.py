@@ -14,11 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
-from wm_jax.shapes import CONDITION_SIZES, Conditions, Signal
+from wm_jax.shapes import CONDITION_SIZES, SAID, Conditions, Signal
 from wm_jax.words import IDS
-
-#: What is said once, at a moment, to change what happens: what guidance strengthens.
-SAID = ("text", "intervention")
 
 
 def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array, "*lead k"]:

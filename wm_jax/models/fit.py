@@ -8,7 +8,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.decoder_flow import FINEST
 from wm_jax.models.dynamics.templates import SIDE, coarse_side
 from wm_jax.models.encoder_conv import ConvEncoder, final_size
-from wm_jax.shapes import HEAD_FIELDS
+from wm_jax.shapes import HEAD_FIELDS, SAID
 
 
 def check(config: Any) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
 
 
 def _check_told(config: Any) -> None:
-    said = [name for name in ("intervention", "text") if name in config.modalities]
+    said = [name for name in SAID if name in config.modalities]
     if said and config.name == "grid_slots":
         raise UserError(
             f"model.modalities has '{said[0]}', which 'grid_slots' has no use for: changes are "
