@@ -1,5 +1,8 @@
 """What is struck out of sight is known better to who is told of it, and only of that."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -91,6 +94,15 @@ def test_only_what_was_hit_unseen_is_asked_for_when_it_is_back(told):
         assert since.any(), "nothing is asked for that was not struck lately"
     bare = clips._replace(truth=clips.truth._replace(touching=np.zeros_like(clips.truth.touching)))
     assert sounds.heard_otherwise(bare, rules) is None
+
+
+def test_a_horizon_may_be_shorter_than_what_is_asked_for(told):
+    _, rules, clips, *_ = told
+    short = dataclasses.replace(rules, horizon=5)
+    first = jax.tree.map(lambda x: x[:, : short.length], clips.truth)
+    hit, asked = sounds.struck(clips._replace(truth=first), short)
+    assert hit.shape[1] == asked.shape[1] == 5
+    np.testing.assert_array_equal(hit, sounds.struck(clips, rules).hit[:, :5])
 
 
 def test_silence_and_other_sounds_begin_after_the_context(told):

@@ -59,7 +59,7 @@ def struck(clips: Clips, protocol: CausalProtocol) -> Struck:
     both = hidden[:, context:] & hidden[:, context - 1 : -1]
     hit = clips.truth.touching[:, context:] & clips.truth.present[:, context:] & both
     recent = np.zeros_like(hit)
-    for late in range(protocol.heard_frames):
+    for late in range(min(protocol.heard_frames, hit.shape[1])):
         recent[:, late:] |= hit[:, : hit.shape[1] - late]
     return Struck(hit, recent & (visible[:, context:] >= protocol.visible_share))
 
