@@ -1,4 +1,5 @@
-"""What a scene is told: by the caller, by what holds from before, and by edits of that."""
+"""What a scene is told: by the caller, by what holds from before, by edits of that, and changes as
+a model is told them."""
 
 from __future__ import annotations
 
@@ -9,15 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wm_jax import shapes
-from wm_jax.edit import TOLD, Camera, Change, Light, kind_of
+from wm_jax import naming, shapes
+from wm_jax.edit import (
+    KINDS,
+    TOLD,
+    Add,
+    Camera,
+    Change,
+    Edits,
+    Gravity,
+    Light,
+    Move,
+    Push,
+    Recolour,
+    kind_of,
+)
 from wm_jax.errors import UserError
+from wm_jax.naming import Thing
 from wm_jax.shapes import CONDITION_SIZES, Conditions, Signal
 
 #: What stays as it was said until something else is.
 HELD = ("light", "camera")
 #: Where nobody said: gain and gradient of the light, pan and log zoom of the camera.
 PLAIN = {"light": (1.0, 0.0, 0.0), "camera": (0.0, 0.0, 0.0)}
+#: Radius of an added object if none is said, 64ths of the frame: the middle of the twins world's.
+RADIUS = 4.5
 
 
 def conditions(
@@ -100,3 +117,57 @@ def retold(before: Conditions | None, changes: Sequence[Change | None]) -> Condi
             row[:2] += change.pan
             row[2] += np.log(change.zoom)
     return before._replace(**{name: Signal(jnp.asarray(values), jnp.ones(batch, bool))})
+
+
+def write(
+    edits: Edits, stream: int, change: Change, there: Sequence[Thing] | None, resolution: int
+) -> None:
+    """Writes the change as one stream's row; of light and camera, which no state holds, nothing.
+    Where nobody knows what is ``there`` (None), what is meant is a colour."""
+
+    def share(pixels: Sequence[float]) -> np.ndarray:
+        return np.asarray(pixels, np.float32) / resolution
+
+    def inside(place: Sequence[float]) -> np.ndarray:
+        x, y = place
+        if not (0 <= x <= resolution and 0 <= y <= resolution):
+            raise UserError(f"the place ({x:g}, {y:g}) is outside the frame of {resolution} px.")
+        return share(place)
+
+    if isinstance(change, Light | Camera):
+        return
+    if isinstance(change, Add):
+        colour, shape = naming.colour_and_shape(change.what)
+        if colour is None:
+            raise UserError(f"'{change.what}' names no colour; say 'a blue {change.what}'.")
+        edits.place[stream], edits.speed[stream] = inside(change.at), share(change.velocity)
+        edits.paint[stream], edits.shape[stream] = naming.colour_of(colour), shape or 0
+        radius = RADIUS / 64 if change.radius is None else change.radius / resolution
+        edits.radius[stream] = radius
+    elif isinstance(change, Gravity):
+        edits.pull[stream] = share(change.pull)
+    else:
+        if there is None:
+            edits.named[stream] = naming.colour_of(_colour_said(change.what))
+        else:
+            thing = naming.choose(change.what, there, resolution)
+            edits.at[stream] = share(thing.place)
+            edits.named[stream] = naming.colour_of(thing.hue) if thing.hue else thing.colour
+        if isinstance(change, Move):
+            edits.place[stream] = inside(change.to)
+        elif isinstance(change, Push):
+            edits.speed[stream] = share(change.velocity)
+        elif isinstance(change, Recolour):
+            word = change.colour
+            edits.paint[stream] = naming.colour_of(word) if isinstance(word, str) else word
+    edits.kind[stream] = KINDS.index(kind_of(change))
+
+
+def _colour_said(what: Any) -> str:
+    colour = naming.colour_and_shape(what)[0] if isinstance(what, str) else None
+    if colour is None:
+        raise UserError(
+            f"this model has no slots to find '{what}' among; name the object by its colour, for "
+            "example 'the red circle'."
+        )
+    return colour

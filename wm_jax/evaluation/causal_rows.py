@@ -15,6 +15,7 @@ from wm_jax.evaluation.causal import steps_of
 from wm_jax.evaluation.counterfactual import Twins
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.evaluation.rows import Row, make_rows
+from wm_jax.evaluation.score import capped
 from wm_jax.evaluation.statistics import Sums
 from wm_jax.evaluation.world import Clips, World
 
@@ -119,8 +120,7 @@ def _sensitivity(
     asked = both & (far >= protocol.differs) & (ahead.visible >= protocol.visible_share)
     sums = []
     for place, found in (mistold, told):
-        off = np.linalg.norm(place - ahead.centroid, axis=-1)
-        off = np.where(found, np.minimum(off, protocol.cap), protocol.cap)
+        off = capped(place, found, ahead, protocol.cap)
         sums.append(statistics.sums_by_unit(off, facts.unit, asked).total)
     return Sums(*sums)
 

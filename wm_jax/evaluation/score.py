@@ -34,6 +34,14 @@ class ObjectScores(NamedTuple):
     matched: Bool[np.ndarray, "r t"]
 
 
+def capped(
+    place: Float[np.ndarray, "r t n 2"], found: Bool[np.ndarray, "r t n"], truth: Truth, cap: float
+) -> Float[np.ndarray, "r t n"]:
+    """px from the true places, at most the cap; the cap where nothing was found."""
+    off = np.linalg.norm(place - truth.centroid, axis=-1)
+    return np.where(found, np.minimum(off, cap), cap)
+
+
 def score_objects(tracks: Tracks, truth: Truth, protocol: Protocol) -> ObjectScores:
     """Scores ``tracks`` (r, t, …) of predicted frames; ``truth`` is of the same frames."""
     asked = truth.present & (truth.visible >= protocol.visible_share)

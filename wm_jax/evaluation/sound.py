@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from wm_jax.evaluation import statistics
 from wm_jax.evaluation.protocol import CausalProtocol
+from wm_jax.evaluation.score import capped
 from wm_jax.evaluation.statistics import Sums
 from wm_jax.evaluation.world import Clips, World
 
@@ -154,8 +155,7 @@ def measure(
     count = int(clips.unit.max()) + 1
     sums: dict[str | None, Sums] = {}
     for sound, (place, found) in heard.items():
-        off = np.linalg.norm(place - ahead.centroid, axis=-1)
-        off = np.where(found, np.minimum(off, protocol.cap), protocol.cap)
+        off = capped(place, found, ahead, protocol.cap)
         sums[sound] = statistics.sums_by_unit(np.where(asked, off, 0.0), clips.unit, asked, count)
     out = {("struck_error", sound): s for sound, s in sums.items()}
     for sound in (None, "shuffled"):
