@@ -37,13 +37,13 @@ def test_the_nine_hues_are_those_of_the_data_set():
 def test_an_outline_names_its_shape_however_large_it_is():
     at = jnp.asarray(np.stack(np.meshgrid(*2 * [np.arange(-11.5, 12)]), -1).reshape(-1, 2) / 64)
     for radius in (4.0, 6.0):
-        maps = drawn(jnp.arange(3), jnp.full(3, radius / 64), at, 64).reshape(3, 24, 24)
+        maps = drawn(jnp.eye(3), jnp.full(3, radius / 64), at, 64).reshape(3, 24, 24)
         assert [naming.shape_of(np.asarray(x)) for x in maps] == [0, 1, 2]
 
 
 def test_things_are_what_is_present_and_only_what_was_seen_whole_has_a_shape():
     at = jnp.asarray(np.stack(np.meshgrid(*2 * [np.arange(-5.5, 6)]), -1).reshape(-1, 2) / 32)
-    square = np.asarray(drawn(jnp.array([1]), jnp.array([4 / 32]), at, 32)).reshape(12, 12)
+    square = np.asarray(drawn(jnp.eye(3)[1:2], jnp.array([4 / 32]), at, 32)).reshape(12, 12)
     objects = Objects(
         place=np.array([[[0.5, 0.25], [0.1, 0.1], [0.2, 0.2]]]),
         speed=np.array([[[0.01, 0.0]] * 3]),

@@ -118,6 +118,9 @@ def optim_config() -> ConfigDict:
     config.schedule = "cosine"  # 'constant', 'cosine', 'linear', 'wsd' (flat, then linear)
     config.decay_fraction = 0.2  # share of the run over which 'wsd' decays
     config.final_fraction = 0.0  # learning rate at the end, as a share of the peak
+    # Parts that learn, by name, for example ('dynamics/hearing',); the rest stays as it begins; ():
+    # all do.
+    config.only = ()
     config.clip = "norm"  # 'agc' (each tensor against its own norm), 'norm' (global), 'none'
     config.clip_value = 1.0  # gradient norm; for 'agc' a share of the tensor's norm
     config.weight_decay = 0.0  # decoupled, matrices only

@@ -59,7 +59,7 @@ class Makings:
         windows = [frames for _, frames in self.stages]
         ema = self.config.train.ema
         makings = self.model, self.optimizer, ema, windows, state, batch, self.mesh
-        return updates.make(*makings, key)
+        return updates.make(*makings, key, tuple(self.config.optim.only))
 
     def _of_state(self) -> tuple[Any, ...]:
         config = self.config

@@ -7,6 +7,7 @@ of the run is no constant of the compiled program.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,7 +63,29 @@ def make_optimizer(config: Any) -> optax.GradientTransformation:
     parts = [clip[config.clip](), direction[config.name]()]
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=_matrices))
-    return optax.chain(*parts, optax.scale(-1.0))
+    parts.append(optax.scale(-1.0))
+    if config.only:
+        still = functools.partial(learns, only=tuple(config.only), otherwise=True)
+        parts.append(optax.masked(optax.set_to_zero(), still))
+    return optax.chain(*parts)
+
+
+def learns(params: PyTree, only: tuple[str, ...], otherwise: bool = False) -> PyTree:
+    """Which weights are, or lie below, one of the parts ``only`` ('dynamics/hearing'), as bools;
+    ``otherwise``, which do not."""
+
+    def chosen(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return any(name == part or name.startswith(f"{part}/") for part in only) != otherwise
+
+    return jax.tree_util.tree_map_with_path(chosen, params)
+
+
+def held(params: PyTree, only: tuple[str, ...]) -> PyTree:
+    """The weights, of which only these parts get a gradient."""
+    return jax.tree.map(
+        lambda x, learned: x if learned else jax.lax.stop_gradient(x), params, learns(params, only)
+    )
 
 
 class LaPropState(NamedTuple):

@@ -289,7 +289,8 @@ class Run:
 
     def _warm(self, state: train_step.TrainState) -> train_step.TrainState:
         """A fresh state with another run's weights, if the config names one."""
-        train = self._config.train
+        train, only = self._config.train, tuple(self._config.optim.only)
+        warm_start.check_parts(warm_start.named(state.params), only, "config.optim.only")
         if not train.init_from:
             return state
         state, report = warm_start.begin(state, train.init_from, tuple(train.init_skip))

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from wm_jax import curriculum, flops
+from wm_jax import curriculum, flops, optim
 from wm_jax import mesh as meshes
 from wm_jax.shapes import Batch
 
@@ -139,11 +139,12 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     ema: float = 0.0,
     window: int | None = None,
+    only: tuple[str, ...] = (),
 ) -> Any:
     """``train_step(state, batch, rate) -> (state, metrics)``, to be jitted by `jit_train_step`.
 
     ``window`` cuts the batch's windows to that many frames (see `curriculum`). ``rate`` is the
-    learning rate. Metrics are float32 scalars; loss terms are means over real (unpadded) frames.
+    learning rate. ``only`` are the parts that learn (see `optim.learns`); (): all. Metrics are float32 scalars; loss terms are means over real (unpadded) frames.
     """
 
     def train_step(state: TrainState, batch: Batch, rate: jax.Array):
@@ -152,6 +153,8 @@ def make_train_step(
             batch = curriculum.cut(batch, window)
 
         def objective(params):
+            if only:
+                params = optim.held(params, only)
             if state.handover is None:
                 total, terms = model.loss(params, batch, key, state.step)
                 return total, (terms, None)

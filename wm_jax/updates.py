@@ -62,6 +62,7 @@ def make(
     batch: Batch,
     mesh: Mesh,
     key: str | None = None,
+    only: tuple[str, ...] = (),
 ) -> Updates:
     """The programs, compiled; left for a start of the same ``key``, if there is one."""
     programs, names, seconds = {}, [], 0.0
@@ -75,7 +76,7 @@ def make(
         return program
 
     for frames in windows:
-        step = train_step.make_train_step(model, optimizer, ema, frames)
+        step = train_step.make_train_step(model, optimizer, ema, frames, only)
         programs[frames], cost = train_step.compile_train_step(
             step, state, batch, mesh, compiled, options
         )

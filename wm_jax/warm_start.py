@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from wm_jax import checkpoint
+from wm_jax import checkpoint, stored
 from wm_jax.errors import UserError
 from wm_jax.train_step import TrainState
 
@@ -24,7 +25,8 @@ class Taken(NamedTuple):
     left: list[str]
 
     def sentence(self) -> str:
-        parts = [f"{len(self.taken)} weights are those of {self.source} after update {self.update}"]
+        when = f" after update {self.update}" if self.update else ""
+        parts = [f"{len(self.taken)} weights are those of {self.source}{when}"]
         for names, what in ((self.drawn, "drawn anew"), (self.left, "not taken")):
             if names:
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
@@ -33,25 +35,17 @@ class Taken(NamedTuple):
 
 
 def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainState, Taken]:
-    """A fresh state with the weights of ``source`` (see `place`) in it, as the optimiser's start
+    """A fresh state with the weights of ``source`` (see `place`, or an export's folder) in it, as
+    the optimiser's start
     and as the average; its moments, key and update are those of a fresh run.
 
     Of a run that kept averaged weights, those are taken: they are the ones that were judged. Raises
     `UserError` where a weight's shape or dtype differs, or no name is shared.
     """
     workdir, step = place(source)
-    theirs, _, step = checkpoint.restore_params(workdir, step)
+    theirs, _, step = stored.read(workdir, step)
     there, here = named(theirs), named(state.params)
-    for part in skip:
-        if not any(skipped(name, (part,)) for name in here):
-            parts = sorted({name.rpartition("/")[0] for name in here})
-            near = difflib.get_close_matches(part, [*here, *parts], n=1, cutoff=0.7)
-            tops = ", ".join(dict.fromkeys(name.partition("/")[0] for name in here))
-            hint = f"did you mean '{near[0]}'?" if near else f"its parts are {tops}."
-            raise UserError(
-                f"config.train.init_skip: this model has no weight '{part}', nor any below it; "
-                f"{hint}"
-            )
+    check_parts(here, skip, "config.train.init_skip")
     taken, drawn = [], []
     for name, mine in here.items():
         if name not in there or skipped(name, skip):
@@ -76,7 +70,8 @@ def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainS
 
     params = jax.tree_util.tree_map_with_path(choose, state.params)
     average = None if state.ema is None else jax.tree.map(jnp.copy, params)
-    report = Taken(f"{workdir}/checkpoints/{step}", step, taken, drawn, left)
+    source = f"{workdir}/checkpoints/{step}" if step else workdir
+    report = Taken(source, step, taken, drawn, left)
     return state._replace(params=params, ema=average), report
 
 
@@ -91,6 +86,19 @@ def named(tree: Any) -> dict[str, jax.Array]:
     return {
         checkpoint.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def check_parts(names: Iterable[str], parts: Sequence[str], key: str) -> None:
+    """Refuses, by the config's ``key``, a part that is none of the ``names`` nor above one."""
+    here = list(names)
+    for part in parts:
+        if any(skipped(name, (part,)) for name in here):
+            continue
+        above = sorted({name.rpartition("/")[0] for name in here})
+        near = difflib.get_close_matches(part, [*here, *above], n=1, cutoff=0.7)
+        tops = ", ".join(dict.fromkeys(name.partition("/")[0] for name in here))
+        hint = f"did you mean '{near[0]}'?" if near else f"its parts are {tops}."
+        raise UserError(f"{key}: this model has no weight '{part}', nor any below it; {hint}")
 
 
 def skipped(name: str, skip: tuple[str, ...]) -> bool:

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from wm_jax import checkpoint, models, naming, remote, sentences, shapes, telling, words
-from wm_jax import config as configs
+from wm_jax import models, naming, sentences, shapes, telling, words
 from wm_jax.edit import TOLD, Change, Edits, Objects, Said, as_list, kind_of, no_edits
 from wm_jax.errors import UserError
 from wm_jax.naming import Thing
 from wm_jax.shapes import Conditions, LatentState
+from wm_jax.stored import read
 
 
 class Clip(NamedTuple):
@@ -60,25 +60,6 @@ def load(path: str | Path, step: int | None = None) -> World:
         path=str(path),
         updates=updates,
     )
-
-
-def read(path: str | Path, step: int | None = None) -> tuple[PyTree, Any, int]:
-    """Weights, config and updates (0 of an export) of what `load` takes."""
-    folder = remote.folder(path)
-    if (folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file():
-        return *_exported(folder), 0
-    return checkpoint.restore_params(path, step)
-
-
-def _exported(folder: Path) -> tuple[PyTree, Any]:
-    from wm_jax import export_loader, programs  # needs the extra 'export'
-
-    try:
-        weights = export_loader.weights(folder)
-    except export_loader.LoadError as error:
-        raise UserError(str(error)) from None
-    params = programs.unflatten({name: jnp.asarray(value) for name, value in weights.items()})
-    return params, configs.from_json((folder / "config.json").read_text())
 
 
 class World:
@@ -111,7 +92,7 @@ class World:
         self._watch = jax.jit(functools.partial(_watch, model))
         self._step = jax.jit(functools.partial(_step, model))
         self._decode = jax.jit(lambda *inputs: model.decode(*inputs))
-        self._edit = jax.jit(lambda *inputs: model.edit(*inputs))
+        self._edit = jax.jit(lambda *inputs: model.edit(*inputs), static_argnums=3)
         self._objects = jax.jit(lambda *inputs: model.objects(*inputs))
 
     def encode(
@@ -183,21 +164,24 @@ class World:
                 raise UserError(
                     f"the route 'text' takes a sentence, not {change}; say it in words."
                 )
-            scene, wrong = self.edit_each(scene, [change] * scene.step.shape[0])
+            scene, wrong = self.edit_each(scene, [change] * scene.step.shape[0], route)
             for error in wrong:
                 if error is not None:
                     raise error
         return scene
 
     def edit_each(
-        self, scene: LatentState, changes: Sequence[str | Change | None]
+        self,
+        scene: LatentState,
+        changes: Sequence[str | Change | None],
+        route: str | None = None,
     ) -> tuple[LatentState, list[UserError | None]]:
         """One change a stream of the batch (None: none), all of one kind; and for each stream why
-        it could not be made."""
+        it could not be made. ``route`` as in `edit`, but not 'text'."""
         edits, held, wrong = self.told_edits(scene, changes)
         scene = scene._replace(pending=held)
         if (edits.kind >= 0).any():
-            scene = self._edit(self.params, scene, edits)
+            scene = self._edit(self.params, scene, edits, route)
         return scene, wrong
 
     def say(self, scene: LatentState, sentences: str | Sequence[str | None]) -> LatentState:

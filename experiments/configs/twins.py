@@ -8,7 +8,8 @@
 | small           | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
 | small_full      | twins:full   --resolution 64 --out data/full       | 75 minutes        |
 | small_rssm      | as small, with DreamerV3's RSSM                    | 75 minutes        |
-| told            | twins:motion --resolution 32 --twins 5 --out data/told | 30 minutes     |
+| told            | twins:motion --resolution 64 --twins 5 --out data/told | 30 minutes     |
+| told_grid       | twins:motion --resolution 32 --twins 5 --out data/told | 30 minutes     |
 
     wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
 """
@@ -69,20 +70,36 @@ RSSM = {
     "optim.clip_value": 0.3,
     "optim.learning_rate": 1e-3,
 }
-#: A grid without objects, which learns from twins what a change does: it is told some as a vector,
-#: some in words, some as both and some not at all.
-TOLD = QUICKSTART | {
+#: What learns from twins what a change does: it is told some as a vector, some in words, some as
+#: both and some not at all.
+CHANGES = {
     "data.directory": "data/told",
+    "data.conditions": ("intervention", "text"),
+    "model.modalities": ("intervention", "text"),
+    "model.told_width": 64,
+    "train.minutes": 30.0,
+}
+#: Slots that know the world already learn to be told; nothing else learns.
+TOLD = {
+    "model.loss.told_dropout": 0.4,
+    "model.loss.place": 0.0,
+    "model.loss.whole": 0.0,
+    "model.loss.posterior": 0.0,
+    "model.loss.prior": 0.0,
+    "train.batch_size": 16,
+    "train.init_from": "experiments/pretrained/motion",
+    "optim.only": ("conditioning", "dynamics/hearing"),
+    "optim.name": "adamw",
+    "optim.learning_rate": 2e-3,
+}
+#: The same for a grid without objects, all of which learns.
+TOLD_GRID = {
     "model.name": "grid_gru",
     "model.patch": 4,
     "model.dynamics.hidden": 96,
     "model.dynamics.places": True,
-    "model.modalities": ("intervention", "text"),
-    "model.told_width": 64,
     "model.loss.told_dropout": 0.2,
-    "data.conditions": ("intervention", "text"),
     "optim.learning_rate": 8e-3,
-    "train.minutes": 30.0,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "debug": QUICKSTART
@@ -106,6 +123,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "quickstart": QUICKSTART,
     "quickstart_rssm": QUICKSTART | RSSM | {"model.patch": 4},
     "small": SMALL | FINE | {"model.dynamics.directions": 48},
+    "told": SMALL | FINE | {"model.dynamics.directions": 48} | CHANGES | TOLD,
+    "told_grid": QUICKSTART | CHANGES | TOLD_GRID,
     "small_full": SMALL
     | FINE
     | {
@@ -120,7 +139,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.dynamics.train_pool": 1,
     },
     "small_rssm": SMALL | RSSM,
-    "told": TOLD,
 }
 
 

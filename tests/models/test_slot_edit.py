@@ -100,7 +100,7 @@ def test_where_all_slots_are_full_nothing_is_added(state):
 
 def test_shapes_are_drawn_with_one_area_each_and_their_own_outline():
     at = jnp.asarray(np.stack(np.meshgrid(*2 * [np.arange(-15.5, 16)]), -1).reshape(-1, 2) / 64)
-    drawn = slot_edit.drawn(jnp.arange(3), jnp.full(3, 8 / 64), at, 64)
+    drawn = slot_edit.drawn(jnp.eye(3), jnp.full(3, 8 / 64), at, 64)
     np.testing.assert_allclose(drawn.sum(1), np.pi * 64, rtol=0.02)
     middle = (drawn @ at) / drawn.sum(1)[:, None] * 64
     np.testing.assert_allclose(middle, 0.0, atol=0.1)

@@ -166,7 +166,8 @@ def _step(config: Any, remat: str, mesh: Mesh, batch_size: int) -> tuple[Any, An
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     batch = meshes.to_batch(window.blank(batch_size, config.data.window, *shape), described)
-    function = train_step.make_train_step(model, optimizer, train.ema, config.data.window)
+    only = tuple(config.optim.only)
+    function = train_step.make_train_step(model, optimizer, train.ema, config.data.window, only)
     return function, state, batch
 
 

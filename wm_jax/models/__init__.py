@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from wm_jax.errors import UserError
-from wm_jax.models.conditioning import flat_size
+from wm_jax.models.conditioning import flat_size, split
 from wm_jax.models.decoder_conv import ConvDecoder
 from wm_jax.models.decoder_flow import FlowDecoder
 from wm_jax.models.decoder_mixture import MixtureDecoder
@@ -48,7 +48,7 @@ def knobs(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     module = DYNAMICS.get(name)
     if module is None:
         raise UserError(f"model.name='{name}' is no backbone; choose one of {', '.join(DYNAMICS)}.")
-    set_here = ("parent", "name", "cells", "channels", "told_size")
+    set_here = ("parent", "name", "cells", "channels", "told_size", "said_size")
     fields = [f for f in dataclasses.fields(module) if f.name not in set_here]
     loss = dataclasses.asdict(LOSSES.get(name, LossWeights()))
     return {f.name: f.default for f in fields}, loss, AROUND.get(name, {})
@@ -59,7 +59,9 @@ def build(config: Any) -> WorldModel:
     cells = check(config)
     fields = _plain(config.dynamics)
     if config.name == "grid_slots":
-        fields["told_size"] = flat_size(tuple(config.modalities))
+        said, holding = split(tuple(config.modalities))
+        fields["told_size"] = flat_size(holding)
+        fields["said_size"] = 1 + config.told_width if said else 0
     dynamics = DYNAMICS[config.name](cells=cells, **fields)
     if hasattr(dynamics, "check"):
         dynamics.check()

@@ -89,11 +89,13 @@ def _attend(q, k, v, there) -> Float[Array, "b m h p"]:
 
 class Conditioning(nn.Module):
     """Conditions (…) → (…, width), or, of width 0, as they are (`flatten`). With no modalities
-    chosen, a single zero: nothing is told. ``words``: the text is ids of words, not numbers."""
+    chosen, a single zero: nothing is told. ``words``: the text is ids of words, not numbers;
+    ``active``: the width is that of an activation, else of what is linear in the numbers."""
 
     modalities: tuple[str, ...]
     width: int
     words: bool = True
+    active: bool = True
 
     @nn.compact
     def __call__(self, conditions: Conditions) -> Float[Array, "*lead k"]:
@@ -105,10 +107,36 @@ class Conditioning(nn.Module):
             raise ValueError(f"unknown modalities {sorted(unknown)}")
         if not self.width:
             return flatten(conditions, self.modalities)
+        active = nn.silu if self.active else lambda x: x
         if "text" not in self.modalities or not self.words:
-            return nn.silu(Dense(self.width)(flatten(conditions, self.modalities)))
+            return active(Dense(self.width)(flatten(conditions, self.modalities)))
         others = tuple(name for name in self.modalities if name != "text")
         parts = [flatten(conditions, others)] if others else []
         mask = conditions.text.mask[..., None].astype(jnp.float32)
         parts += [mask * TextEncoder(self.width, name="text")(conditions.text.value), mask]
-        return nn.silu(Dense(self.width)(jnp.concatenate(parts, -1)))
+        return active(Dense(self.width)(jnp.concatenate(parts, -1)))
+
+
+class Apart(nn.Module):
+    """Conditions (…) as they are, but what is `SAID` behind them: whether anything is, and (…,
+    width) of it, linear in its numbers."""
+
+    modalities: tuple[str, ...]
+    width: int
+    words: bool = True
+
+    @nn.compact
+    def __call__(self, conditions: Conditions) -> Float[Array, "*lead k"]:
+        said, holding = split(self.modalities)
+        parts = [Conditioning(holding, 0)(conditions)]
+        if said:
+            there = jnp.stack([getattr(conditions, name).mask for name in said]).any(0)
+            encoded = Conditioning(said, self.width, self.words, active=False, name="said")
+            parts += [there[..., None].astype(jnp.float32), encoded(conditions)]
+        return jnp.concatenate(parts, -1)
+
+
+def split(modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that are `SAID`, and the others."""
+    said = tuple(name for name in modalities if name in SAID)
+    return said, tuple(name for name in modalities if name not in SAID)

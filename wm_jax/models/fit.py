@@ -8,7 +8,7 @@ from wm_jax.errors import UserError
 from wm_jax.models.decoder_flow import FINEST
 from wm_jax.models.dynamics.templates import SIDE, coarse_side
 from wm_jax.models.encoder_conv import ConvEncoder, final_size
-from wm_jax.shapes import HEAD_FIELDS, SAID
+from wm_jax.shapes import HEAD_FIELDS
 
 
 def check(config: Any) -> tuple[int, int]:
@@ -68,12 +68,6 @@ def _check_grid_slots(config: Any, cells: tuple[int, int]) -> None:
 
 
 def _check_told(config: Any) -> None:
-    said = [name for name in SAID if name in config.modalities]
-    if said and config.name == "grid_slots":
-        raise UserError(
-            f"model.modalities has '{said[0]}', which 'grid_slots' has no use for: changes are "
-            "written into its state, untrained; leave it out, or choose another model.name."
-        )
     if config.text not in ("words", "vectors"):
         raise UserError(
             f"model.text='{config.text}' is neither 'words' (ids, encoded by the model) nor "

@@ -32,7 +32,7 @@ class LossWeights:
     posterior:  of the squared error of frames decoded after they were seen
     prior:      of the squared error of frames decoded before, or without, being seen
     kl_dyn, kl_rep: of a stochastic backbone's KL terms
-    place, whole: of `grid_slots`' terms of these names
+    place, whole, said: of `grid_slots`' terms of these names
     overshoot:  of that comparison: nats, or squared distance of tokens
     overshoot_frames: of the squared error of the same steps' decoded frames; 0: none
                 is decoded
@@ -56,6 +56,7 @@ class LossWeights:
     kl_rep: float = 0.1
     place: float = 40.0
     whole: float = 4.0
+    said: float = 40.0
     overshoot: float = 1.0
     overshoot_frames: float = 0.0
     head_reward: float = 1.0

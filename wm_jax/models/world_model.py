@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from wm_jax import shapes
 from wm_jax.edit import KINDS, TOLD, Edits, Objects, as_vector
 from wm_jax.errors import UserError
-from wm_jax.models.conditioning import Conditioning, dropped, unsaid
+from wm_jax.models.conditioning import Apart, Conditioning, dropped, unsaid
 from wm_jax.models.context_noise import corrupt
 from wm_jax.models.heads import Heads
 from wm_jax.models.loss import LossWeights, targets_of, window_terms
@@ -69,9 +69,8 @@ class Net(nn.Module):
     heads: Heads | None = None
 
     def setup(self) -> None:
-        plain = getattr(self.dynamics, "hears_plainly", False)
-        width = 0 if plain else self.told_width
-        self.conditioning = Conditioning(self.modalities, width, self.words)
+        kind = Apart if getattr(self.dynamics, "hears_plainly", False) else Conditioning
+        self.conditioning = kind(self.modalities, self.told_width, self.words)
 
     def step(self, carry, conditions, frame, key):
         embedding = None if frame is None else self.encoder(frame)
@@ -226,11 +225,17 @@ class WorldModel:
         named = {"intervention": "trained", "text": "text"}
         return (*written, *(named[m] for m in named if m in self.net.modalities))
 
-    def edit(self, params: PyTree, state: shapes.LatentState, edits: Edits) -> shapes.LatentState:
-        """The state with a change in it, or with one that waits for its next step; no time passes.
-        Raises `UserError` for a backbone whose state nobody knows how to edit and which was not
-        trained to be told."""
-        if "trained" in self.routes:
+    def edit(
+        self,
+        params: PyTree,
+        state: shapes.LatentState,
+        edits: Edits,
+        route: str | None = None,
+    ) -> shapes.LatentState:
+        """The state with a change in it, or with one that waits for its next step (``route``
+        'state' or 'trained'; None: the first that it takes); no time passes. Raises `UserError` for
+        a backbone whose state nobody knows how to edit and which was not trained to be told."""
+        if (route or (*self.routes, "")[0]) == "trained":
             said = shapes.Signal(as_vector(edits, jnp), jnp.asarray(edits.kind) >= 0)
             return self._pending(state, intervention=said)
         if not hasattr(self.net.dynamics, "edit"):
@@ -330,7 +335,10 @@ class WorldModel:
         start = None if before is None else before.carry
         apply = functools.partial(self._apply, params)
         terms, carry = window_terms(self.net, apply, self.weights, batch, told, key, start)
-        total = sum(getattr(self.weights, name) * term for name, term in terms.items())
+        weights = {name: getattr(self.weights, name) for name in terms}
+        # What weighs nothing is not computed: nobody asks for it.
+        terms = {name: term for name, term in terms.items() if weights[name]}
+        total = sum(weights[name] * term for name, term in terms.items())
         mask = batch.mask.astype(jnp.float32)
         total = (total * mask).sum() / jnp.maximum(mask.sum(), 1)
         return total, (terms, Handover(carry, shapes.at_time(batch.conditions, -1)))

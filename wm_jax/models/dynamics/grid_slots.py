@@ -41,9 +41,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wm_jax.edit import Edits, Objects
-from wm_jax.models.dynamics import lessons, motion, slot_edit, templates, tracking
+from wm_jax.models.dynamics import (
+    lessons,
+    motion,
+    slot_edit,
+    slot_hearing,
+    templates,
+    tracking,
+)
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
+from wm_jax.models.dynamics.slot_hearing import Hearing
 from wm_jax.models.dynamics.pixels import CONTRAST, background, background_plane
 from wm_jax.models.dynamics.tracking import Scene
 from wm_jax.nn.compute import over_time
@@ -71,7 +79,9 @@ class GridSlots(nn.Module):
         of the frame a step²; 0: there is none
     spin: standard deviation of how fast objects turn, radians a step; 0: none ever does
     shading: whether the light may fall unevenly on the background
-    told_size: width of what a step is told; 1 if it is told nothing
+    told_size: width of what a step is told of what holds; 1 if it is told nothing
+    said_size: width of what it is told behind that, of what is said once to change something, and
+        before it whether anything is (`slot_hearing`); 0: nothing ever is
     """
 
     cells: tuple[int, int]
@@ -90,6 +100,7 @@ class GridSlots(nn.Module):
     shading: bool = False
     channels: int = 3
     told_size: int = 1
+    said_size: int = 0
     posterior_reads_carry = True
     #: Slots are followed by thousands of small operations, and few matrix products.
     small_operations = True
@@ -125,6 +136,8 @@ class GridSlots(nn.Module):
             if self.told_size > 1:
                 self.hand_grip = self.param("hand_grip", zeros, (2,))
         self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
+        if self.said_size:
+            self.hearing = Hearing()
 
     def initial(self, batch_size: int) -> Scene:
         cells, pixels = (side[0] * side[1] for side in (self.stage_cells, self.cells))
@@ -180,6 +193,7 @@ class GridSlots(nn.Module):
         return jnp.concatenate([cells, carry.place], 1)
 
     def step(self, carry, embedding, observed, told, key):
+        carry, told = self._hear(carry, told)
         prior = motion.predict(self, carry, told, imagined=embedding is None)
         unseen = prior._replace(stage=carry.stage)
         if embedding is None:
@@ -202,7 +216,7 @@ class GridSlots(nn.Module):
 
         def body(module, carry, inputs):
             seen, observed, told, is_first = inputs
-            carry = reset(carry, fresh, is_first)
+            carry, told = module._hear(reset(carry, fresh, is_first), told)
             unobserved = False if observed is None else ~observed
             prior = motion.predict(module, carry, told, imagined=unobserved)
             unseen = prior._replace(stage=carry.stage)
@@ -243,6 +257,7 @@ class GridSlots(nn.Module):
                 from where the frames then show them, in eighths of the frame, over steps and summed
                 over slots. It trains the dynamics with t · foresight targets and no pixels.
                whole: looks and middle of slots of which a part is hidden on purpose
+               said: where things can be told to change, where they are then, in what colour
         """
         if self.is_initializing():
             return self.scan(carry, embeddings, observed, told, is_first, keys)[1]
@@ -252,7 +267,8 @@ class GridSlots(nn.Module):
             embeddings = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
             inputs = carry, embeddings, observed, told, is_first, keys, painted
             return coarse.apply(self.variables, *inputs, method="teach")
-        seen = self._read(embeddings)
+        seen, told_and_said = self._read(embeddings), told
+        told = told[..., : self.told_size]
         # Frozen in what it hears too: the encoder of `told` has weights.
         alone = self.clone(parent=None)
         frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
@@ -260,15 +276,30 @@ class GridSlots(nn.Module):
         slots = slots._replace(look=self.look_at(slots.template)[0])
         key = jax.random.key(0) if keys is None else keys[0]
         terms = {
-            "place": lessons.place_error(self, slots, told, is_first),
+            "place": lessons.place_error(self, slots, told, self._undisturbed(told_and_said, is_first)),
             "whole": lessons.whole_error(self, slots, key),
         }
+        if self.said_size:
+            terms["said"] = slot_hearing.said_error(self, slots, told_and_said, is_first)
         slots, stage, *inputs = jax.tree.map(
             lambda x: x[painted], (slots, carry.stage, observed, told, is_first)
         )
         shown, imagined = lessons.stages(self, stage, self._read_stage(slots.past), *inputs)
         tokens, prior = (self.tokens(slots._replace(**stage)) for stage in (shown, imagined))
         return Output(tokens, prior, terms)
+
+    def _undisturbed(
+        self, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
+    ) -> Bool[Array, "b t"]:
+        """Where a stream begins, or something is said that changes it."""
+        return is_first | (told[..., self.told_size] > 0) if self.said_size else is_first
+
+    def _hear(self, scene: Scene, told: Float[Array, "b k"]) -> tuple[Scene, Float[Array, "b t"]]:
+        """The scene after what is said of this step, and the rest of what the step is told."""
+        told, said = jnp.split(told, [self.told_size], -1)
+        if self.said_size:
+            scene = slot_hearing.apply(self, scene, self.hearing(scene, said))
+        return scene, told
 
     def _coarser(self) -> GridSlots:
         """The module of the same parameters for frames that are `train_pool` times coarser."""

@@ -123,7 +123,7 @@ def predict(
     place = scene.place + speed - pull / 2 + shift + pairs.place + sides.place
     colour = scene.colour
     if dynamics.told_size > 1:
-        before, after = _light(dynamics, scene.told), _light(dynamics, told)
+        before, after = light(dynamics, scene.told), light(dynamics, told)
         lit = brightness(after[:, None], place) / brightness(before[:, None], scene.place)
         colour = colour * lit
     doubt = jnp.square(UNIT * blow).sum(-1, keepdims=True)
@@ -216,11 +216,12 @@ def _free(dynamics: Any, scene: Scene, news: Float[Array, "b f"], view: Float[Ar
 def outlook(dynamics: Any, scene: Scene) -> Float[Array, "*lead 9"]:
     """How what was last seen looks now: x, y and log zoom of the camera since then; the light then;
     the light now (`brightness`)."""
-    lights = (_light(dynamics, told) for told in (scene.shown, scene.told))
+    lights = (light(dynamics, told) for told in (scene.shown, scene.told))
     return jnp.concatenate([_view(dynamics, scene.shown, scene.told), *lights], -1)
 
 
-def _light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 3"]:
+def light(dynamics: Any, told: Float[Array, "*lead t"]) -> Float[Array, "*lead 3"]:
+    """See `brightness`."""
     return LIGHT * dynamics.light(told) + jnp.array([1.0, 0.0, 0.0])
 
 

@@ -7,10 +7,11 @@ into a template, which is then read as if it had been seen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from wm_jax.edit import KINDS, Edits
 from wm_jax.models.dynamics import templates
@@ -39,20 +40,20 @@ def apply(
         return (edits.kind == KINDS.index(kind))[:, None]
 
     meant = _meant(scene, edits)
-    scene = _put(scene, meant & of("move"), place=edits.place)
-    scene = _put(scene, meant & of("push"), speed=scene.speed + edits.speed[:, None])
+    scene = put(scene, meant & of("move"), place=edits.place)
+    scene = put(scene, meant & of("push"), speed=scene.speed + edits.speed[:, None])
     # The light that falls on it stays what it was.
     light = scene.colour.sum(-1) / (CONTRAST * edits.named.sum(-1, keepdims=True) + 1e-6)
     paint = CONTRAST * light[..., None] * edits.paint[:, None]
-    scene = _put(scene, meant & of("recolour"), colour=paint)
-    scene = _put(scene, meant & of("remove"), present=0.0, visible=0.0)
+    scene = put(scene, meant & of("recolour"), colour=paint)
+    scene = put(scene, meant & of("remove"), present=0.0, visible=0.0)
     return _add(_pulled(scene, of("gravity"), edits), of("add"), edits, cells, pull, look_at)
 
 
 def _meant(scene: Scene, edits: Edits) -> Bool[Array, "b k"]:
     """The slot that is meant; none where none has the colour."""
     far = jnp.square((scene.place - edits.at[:, None]) / FAR).sum(-1)
-    colours = _hues(scene.colour), _hues(jnp.asarray(edits.named))[:, None]
+    colours = hues(scene.colour), hues(jnp.asarray(edits.named))[:, None]
     unlike = jnp.square((colours[0] - colours[1]) / UNLIKE).sum(-1)
     there = scene.present[..., 0] > 0.3
     cost = jnp.where(there & (unlike < 4.0), far + unlike, jnp.inf)
@@ -60,13 +61,13 @@ def _meant(scene: Scene, edits: Edits) -> Bool[Array, "b k"]:
     return best & jnp.isfinite(cost)
 
 
-def _hues(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead c"]:
+def hues(colour: Float[Array, "*lead c"]) -> Float[Array, "*lead c"]:
     """Colours without their brightness."""
     return colour / (jnp.max(colour, -1, keepdims=True) + 1e-6)
 
 
-def _put(scene: Scene, choice: Bool[Array, "b k"], **values) -> Scene:
-    """The scene with these values, (b, …) or (b, k, …) each, in the chosen slots."""
+def put(scene: Scene, choice: Bool[Array, "b k"], **values) -> Scene:
+    """The scene with these values, (b, d) or (b, k, d) each, in the chosen slots."""
 
     def new(name: str, value):
         old = getattr(scene, name)
@@ -81,45 +82,52 @@ def _pulled(scene: Scene, choice: Bool[Array, "b 1"], edits: Edits) -> Scene:
     """All slots fall as is said, and are sure of it."""
     sure = scene.spread.at[..., 6:].set(0.0)
     choice = jnp.broadcast_to(choice, scene.place.shape[:2])
-    return _put(scene, choice, pull=edits.pull, spread=sure)
+    return put(scene, choice, pull=edits.pull, spread=sure)
 
 
 def _add(scene: Scene, choice: Bool[Array, "b 1"], edits: Edits, cells, pull, look_at) -> Scene:
-    present = scene.present[..., 0]
-    empty = jnp.arange(present.shape[1]) == jnp.argmin(present, -1)[:, None]
-    empty &= present < 0.3
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     spots = templates.spots(side**2, cells)
-    shape, radius = jnp.asarray(edits.shape), jnp.asarray(edits.radius)
-    coverage = drawn(shape, radius, spots, cells[0])
+    shape = jax.nn.one_hot(jax.lax.clamp(0, jnp.asarray(edits.shape), 2), 3)
+    coverage = drawn(shape, jnp.asarray(edits.radius), spots, cells[0])
+    new = made(coverage, spots, pull, look_at)
+    new |= {"place": edits.place, "speed": edits.speed, "colour": CONTRAST * edits.paint}
+    return put(scene, choice & empty(scene), **new)
+
+
+def empty(scene: Scene) -> Bool[Array, "b k"]:
+    """The emptiest slot, if that is empty."""
+    present = scene.present[..., 0]
+    least = jnp.arange(present.shape[1]) == jnp.argmin(present, -1)[:, None]
+    return least & (present < 0.3)
+
+
+def made(
+    coverage: Float[Array, "b s"],
+    spots: Float[Array, "s 2"],
+    pull: float,
+    look_at: Callable[[Float[Array, "*lead two_s"]], tuple[Array, Array]],
+) -> dict[str, Any]:
+    """Fields of a slot of something of that outline, as if it had been seen in some frames: all but
+    its place, speed and colour."""
     template = jnp.concatenate([SEEN * coverage, jnp.full_like(coverage, SEEN)], -1)
-    look = look_at(template)[0]
     variances = jnp.array([CLEAR**2, 0.0, CLEAR**2, 0.0, 0.0, pull**2])
-    return _put(
-        scene,
-        choice & empty,
-        place=edits.place,
-        speed=edits.speed,
-        pull=0.0,
-        present=1.0,
-        colour=CONTRAST * edits.paint,
-        look=look,
-        middle=templates.centre(coverage, spots),
-        template=template,
-        spread=jnp.repeat(variances, 2)[None, None],
-        visible=1.0,
-        turn=0.0,
-        rate=0.0,
-        sway=0.0,
-        age=SEEN,
-    )
+    return {
+        "look": look_at(template)[0],
+        "middle": templates.centre(coverage, spots),
+        "template": template,
+        "spread": jnp.repeat(variances, 2)[None, None],
+        "age": SEEN,
+        "present": 1.0,
+        "visible": 1.0,
+    } | dict.fromkeys(("pull", "turn", "rate", "sway"), 0.0)
 
 
 def drawn(
-    shape: Int[Array, " b"], radius: Float[Array, " b"], at: Float[Array, "s 2"], across: int
+    shape: Float[Array, "b 3"], radius: Float[Array, " b"], at: Float[Array, "s 2"], across: int
 ) -> Float[Array, "b s"]:
     """How much of each pixel (at places ``at`` from the middle, ``across`` of them in a frame) a
-    circle, a square or a triangle of that area covers."""
+    circle, a square and a triangle of that area cover; the mean of them, by the odds ``shape``."""
     inner = radius[:, None] * (jnp.pi / jnp.sqrt(27.0)) ** 0.5
     half = radius[:, None] * jnp.sqrt(jnp.pi) / 2
     x, y = at[:, 0], at[:, 1]
@@ -135,4 +143,4 @@ def drawn(
     for sign in (-1, 1):
         triangle *= inside(sign * slope * x - y / 2 - inner)
     shapes = jnp.stack([circle, square, triangle], 1)
-    return jnp.take_along_axis(shapes, jax.lax.clamp(0, shape, 2)[:, None, None], 1)[:, 0]
+    return (shape[..., None] * shapes).sum(1)
