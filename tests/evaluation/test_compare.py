@@ -21,7 +21,7 @@ class Black(CopyLast):
 
 @pytest.fixture
 def two_runs(monkeypatch, world):
-    def restore(workdirs):
+    def restore(workdirs, route=None):
         config = change(base_config(), {"model.resolution": 32})
         models = {"default": CopyLast((32, 32)), "black": Black((32, 32))}
         return {

@@ -110,7 +110,7 @@ def test_error_maps_go_from_black_to_pale_with_the_error():
 def copy_last_run(monkeypatch, world):
     """The verb on a run of copy-last, without training one."""
 
-    def restore(workdirs):
+    def restore(workdirs, route=None):
         from wm_jax.config import base_config, change
 
         config = change(base_config(), {"model.resolution": 32})

@@ -59,14 +59,24 @@ class Hearing(Protocol):
 
 
 class ModelSubject:
-    """A world model; see `wm_jax.shapes.WorldModel` and `wm_jax.edit`."""
+    """A world model; see `wm_jax.shapes.WorldModel` and `wm_jax.edit`. ``route`` is one of its
+    ``routes``, by which it takes edits (None: the first); by 'trained' it is told sentences as they
+    stand, if it was trained to hear them."""
 
-    def __init__(self, name: str, model: Any, params: PyTree, protocol: CausalProtocol):
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        params: PyTree,
+        protocol: CausalProtocol,
+        route: str | None = None,
+    ):
         self.name, self.model, self.params, self.protocol = name, model, params, protocol
         self.edits = tuple(getattr(model, "edits", ()))
         self.told = tuple(getattr(getattr(model, "net", None), "modalities", ()))
-        self._programs = _programs(cast(Hashable, model))
         self._world = World(model, params, protocol.resolution, self.told, path=name)
+        self.route = route or (*self._world.routes, None)[0]
+        self._programs = _programs(cast(Hashable, model), route)
 
     def encode(self, clips: Clips, sample: int) -> shapes.LatentState:
         first, _ = self._keys(sample)
@@ -109,7 +119,7 @@ class ModelSubject:
 
     def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
         count, more = len(clips.frames), len(state.step) - len(clips.frames)
-        if self._world.routes[:1] != ("state",) and "text" in self._world.routes:
+        if self.route != "state" and "text" in self._world.routes:
             ids = np.stack([words.encode(sentence) for sentence in stage.words])
             return stage._replace(edits=no_edits(count), told=0 * stage.told, said=ids)
         told = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
@@ -141,7 +151,9 @@ class _Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def _programs(model: Any) -> _Programs:
+def _programs(model: Any, route: str | None) -> _Programs:
+    named = () if route is None else (route,)
+
     def encode(params, frames, conditions, key):
         return shapes.encode(model, params, frames, conditions, key)
 
@@ -166,7 +178,7 @@ def _programs(model: Any) -> _Programs:
         return state, jnp.swapaxes(frames, 0, 1)
 
     def edit(params, state, edits):
-        return model.edit(params, state, edits)
+        return model.edit(params, state, edits, *named)
 
     return _Programs(*(jax.jit(program) for program in (encode, edit, look, roll)))
 

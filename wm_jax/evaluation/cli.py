@@ -80,6 +80,8 @@ def _check(args: argparse.Namespace) -> list[str]:
         raise UserError(f"--weights={args.weights} is no folder; it holds PyTorch's files.")
     if not args.data and (args.contexts or args.benchmark or not args.workdir):
         raise UserError("--data must name the folder of the data set.")
+    if args.route and not {"causal"} & set(asked):
+        raise UserError("--route says how edits are made; only --suite causal makes any.")
     if args.videos and {"causal", "probes"} & set(asked):
         raise UserError(
             "a folder of videos takes no edits and shows no state; --suite pixel,temporal "
@@ -112,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--horizon", type=int, help=_default("frames to predict", "horizon"))
     add("--long-horizon", type=int, help=_default("of its coherence", "long_horizon"))
     add("--causal-horizon", type=int, help=_default("after an edit", "causal_horizon"))
+    add(
+        "--route",
+        choices=("state", "trained"),
+        help="how edits are made, of a run that takes them in more than one way (default: its "
+        "first way; 'trained' tells it sentences as they stand, if it was trained to hear them)",
+    )
     add("--weights", type=Path, help="folder of PyTorch's files, for LPIPS and FVD")
     add(
         "--beside", type=fetched, nargs="+", default=[], help="more runs to score on the same clips"
@@ -216,7 +224,7 @@ def evaluate(
     )
     from wm_jax.evaluation.twins_world import MODALITIES, open_world, resolution_of
 
-    trained = restore([*([args.workdir] if args.workdir else []), *args.beside])
+    trained = restore([*([args.workdir] if args.workdir else []), *args.beside], args.route)
     tested: dict[str, Any] = {}
     told = {modality for run in trained.values() for modality in run.config.data.conditions}
     if args.model:

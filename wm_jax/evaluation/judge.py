@@ -40,6 +40,7 @@ class Run:
     params: Any
     config: Any
     updates: int
+    route: str | None = None  # by which it takes edits: see `causal_subjects.ModelSubject`
 
     @property
     def seed(self) -> int | None:
@@ -49,7 +50,7 @@ class Run:
         return suite.model_subject(name, self.model, self.params, protocol)
 
     def causal_subject(self, name: str, protocol: CausalProtocol) -> causal_subjects.Subject:
-        return causal_subjects.ModelSubject(name, self.model, self.params, protocol)
+        return causal_subjects.ModelSubject(name, self.model, self.params, protocol, self.route)
 
     def readers(self, protocol: ProbeProtocol) -> dict[str | None, probe_states.Reader]:
         out: dict[str | None, probe_states.Reader] = {
@@ -71,7 +72,7 @@ class Run:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
             "updates": self.updates,
             "samples": samples,
-        }
+        } | ({} if self.route is None else {"route": self.route})
 
 
 class Tested(TypingProtocol):
@@ -105,8 +106,9 @@ class Readable(Tested, TypingProtocol):
     def readers(self, protocol: ProbeProtocol) -> Mapping[str | None, probe_states.Reader]: ...
 
 
-def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
-    """The runs, by the names their rows will have. Raises `UserError` where sizes differ."""
+def restore(workdirs: Sequence[Path], route: str | None = None) -> dict[str, Run]:
+    """The runs, by the names their rows will have, each taking edits by ``route``, if it has it.
+    Raises `UserError` where sizes differ, and where none has the route."""
     runs: dict[str, Run] = {}
     for workdir in workdirs:
         params, config, updates = checkpoint.restore_params(workdir)
@@ -114,13 +116,18 @@ def restore(workdirs: Sequence[Path]) -> dict[str, Run]:
         name = "default" if name == base_config().model.name else name
         if name in runs:
             name = f"{name} ({workdir.name})"
-        runs[name] = Run(workdir, models.build(config.model), params, config, updates)
+        model = models.build(config.model)
+        taken = route if route in model.routes else None
+        runs[name] = Run(workdir, model, params, config, updates, taken)
         first = next(iter(runs.values()))
         if config.model.resolution != first.config.model.resolution:
             raise UserError(
                 f"{workdir} is a model of {config.model.resolution} px and {first.workdir} one of "
                 f"{first.config.model.resolution} px; evaluate them one by one."
             )
+    if route is not None and route not in {run.route for run in runs.values()}:
+        takes = "; ".join(f"{n}: {', '.join(r.model.routes) or 'none'}" for n, r in runs.items())
+        raise UserError(f"no run takes edits by the route '{route}' (routes of {takes}).")
     return runs
 
 

@@ -75,6 +75,9 @@ class GridSlots(nn.Module):
     directions: along which an outline is known, a multiple of four
     taught: most slots of a window, the fullest, whose futures `teach` compares; 0: all
     foresight: steps that `teach` runs ahead from every frame
+    forgive: eighths of the frame from which on being further off costs less and less: what a missed
+        contact has thrown far off then teaches no caution to the contacts that are nearly right; 0:
+        every distance counts as what it is
     pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
         of the frame a step²; 0: there is none
     spin: standard deviation of how fast objects turn, radians a step; 0: none ever does
@@ -95,6 +98,7 @@ class GridSlots(nn.Module):
     directions: int = 24
     taught: int = 0
     foresight: int = 12
+    forgive: float = 0.0
     pull: float = 0.0
     spin: float = 0.0
     shading: bool = False
