@@ -52,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--twins", type=int, help="counterfactuals a scene (default: motion 0, full 3)"
     )
+    build.add_argument(
+        "--kinds", default="", help="of their changes, by commas: move,push,recolour,remove,add,"
+        "light,camera,gravity (default: all)",
+    )  # fmt: skip
     build.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128), help="px")
     build.add_argument("--length", type=int, default=64, help="frames of train and validation")
     build.add_argument("--test-length", type=int, default=640, help="frames of the test sets")
@@ -86,7 +90,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
 
     names = (
         "train", "validation", "test", "shifted", "twins", "resolution", "length", "test_length",
-        "seed",
+        "seed", "kinds",
     )  # fmt: skip
     plan = make_plan(options.world, **{name: getattr(options, name) for name in names})
     return build(plan, options.out, options.workers)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from data_pipelines.twins import proof
+from data_pipelines.twins.interventions import KINDS
 from data_pipelines.twins.source import PLAN_FILE, read_plan
 from data_pipelines.twins.world import SHIFTED, WORLDS, get_world, scene_seed
 from wm_jax.errors import MissingExtra, UserError
@@ -41,8 +42,10 @@ def make_plan(
     length: int = 64,
     test_length: int = 640,
     seed: int = 0,
+    kinds: str = "",
 ) -> Plan:
-    """A checked Plan; counts are scenes, `shifted` of each shifted test set. Raises UserError."""
+    """A checked Plan; counts are scenes, `shifted` of each shifted test set, `kinds` those of
+    interventions, by commas. Raises UserError."""
     name = get_world(world).name
     counts = {"train": train, "validation": validation, "test": test}
     counts |= dict.fromkeys(SHIFTED, shifted)
@@ -59,7 +62,13 @@ def make_plan(
     if not 0 <= seed < 10**6:
         raise UserError(f"--seed {seed} is outside 0 to 999999; choose another.")
     scenes = {split: count for split, count in counts.items() if count}
-    return Plan(name, scenes, twins, resolution, length, test_length, seed)
+    unknown = sorted({*filter(None, kinds.split(","))} - {*KINDS})
+    if unknown:
+        raise UserError(f"--kinds has {unknown[0]}; there are {', '.join(KINDS)}.")
+    if kinds and not twins:
+        raise UserError("--kinds are those of counterfactuals; ask for some with --twins.")
+    sizes = resolution, length, test_length
+    return Plan(name, scenes, twins, *sizes, seed, kinds=kinds)
 
 
 def build(plan: Plan, directory: str, workers: int = 1, progress: bool = True) -> dict[str, Any]:
@@ -99,6 +108,7 @@ def _is_built(plan: Plan, directory: str) -> bool:
             f"{directory} holds something that isn't a data set; choose another --out."
         ) from None
     wanted = dataclasses.asdict(plan)
+    there = {"kinds": ""} | there  # not yet written by an earlier version
     differing = [f"{k} is {there.get(k)}, not {v}" for k, v in wanted.items() if there.get(k) != v]
     if differing:
         raise UserError(

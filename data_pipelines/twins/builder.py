@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.episode import EPISODE, TEXT, Field
-from data_pipelines.twins.generate import Episode, make_group
+from data_pipelines.twins.generate import KINDS, Episode, make_group
 from data_pipelines.twins.world import VERSION
 
 _SCENES_A_SEED = 10_000_000  # build seed s takes the scenes from s times this on
@@ -33,6 +33,7 @@ class Plan:
     test_length: int  # frames, of the test sets
     seed: int
     version: str = VERSION
+    kinds: str = ""  # of interventions, by commas; all of them if empty
 
     def length_of(self, split: str) -> int:
         return self.length if split in ("train", "validation") else self.test_length
@@ -113,7 +114,9 @@ def generate_groups(plan: Plan, split: str, workers: int) -> Iterator[list[Episo
 
 def _group(plan: Plan, split: str, number: int) -> list[Episode]:
     length = plan.length_of(split)
-    return make_group(plan.world, number, split, length, plan.resolution, twins=plan.twins)
+    kinds = plan.kinds.split(",") if plan.kinds else KINDS
+    sizes = length, plan.resolution
+    return make_group(plan.world, number, split, *sizes, twins=plan.twins, kinds=kinds)
 
 
 def scene_numbers(plan: Plan, split: str) -> range:

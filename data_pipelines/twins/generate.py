@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,17 +78,18 @@ def record_scene(world: World, seed: int, length: int) -> Recording:
     raise RuntimeError(f"no lively scene for {world.name} and seed {seed} in {_ATTEMPTS} draws")
 
 
-def draw_twin(factual: Recording, branch: int) -> Intervention:
-    """The intervention of counterfactual `branch` >= 1; branches take the kinds in turn."""
+def draw_twin(factual: Recording, branch: int, kinds: Sequence[str] = KINDS) -> Intervention:
+    """The intervention of counterfactual `branch` >= 1; branches take the kinds in turn. Where a
+    state allows none of them it is a push, which always is possible."""
     seed = factual.scene.seed
     rng = stream(seed, "twins")
-    order = list(rng.permutation(KINDS))
+    order = [kind for kind in rng.permutation(KINDS) if kind in kinds]
     frame = int(rng.integers(*TWIN_FRAMES))
     if split_of(seed) == "test_strong_push":
         order = ["push"]
     state = {name: value[frame] for name, value in factual.states.items()}
-    for k in range(len(order)):  # a kind that this state doesn't allow leaves its turn
-        kind = str(order[(branch - 1 + k) % len(order)])
+    turns = [order[(branch - 1 + k) % len(order)] for k in range(len(order))]
+    for kind in map(str, (*turns, "push")):  # one that this state doesn't allow leaves its turn
         draws = stream(seed, f"twin/{branch}/{kind}")
         change = sample_intervention(kind, frame, factual.scene, state, draws)
         if change is not None:
@@ -104,11 +105,12 @@ def make_group(
     resolution: int = 64,
     sound: bool = True,
     twins: int = 0,
+    kinds: Sequence[str] = KINDS,
 ) -> list[Episode]:
     """A factual episode and `twins` counterfactual ones that share its past to the last bit.
 
     Args: `seed` numbers the scenes of a split; `length` in frames; `resolution` in px;
-      without `sound` the audio is silent. Raises UserError for an impossible request.
+      without `sound` the audio is silent; twins are of these `kinds`. Raises UserError for an impossible request.
     """
     _check(length, resolution, twins)
     ranges = world_of_split(get_world(world), split)
@@ -116,7 +118,7 @@ def make_group(
     drawn = draw(run, resolution)
     episodes = [_episode(run, drawn, None, 0, sound)]
     for branch in range(1, twins + 1):
-        change = draw_twin(run, branch)
+        change = draw_twin(run, branch, kinds)
         twin = simulate(run.scene, run.actions, [change])
         past, future = change.frame + 1, draw(twin, resolution, change.frame + 1)
         whole = {k: np.concatenate([drawn[k][:past], future[k]]) for k in drawn}

@@ -37,6 +37,9 @@ CHOICES = ("move", "push", "paint", "remove", "add", "pull")
 #: with what is seen; most that a difference of hue, and one of place, costs. Something that
 #: changed in one of the two is the same, something that changed in both is something else.
 PRICE, MOST = 0.7, 0.6
+#: Price of taking for new what could be something that was there: else what is painted is learned
+#: as one thing that goes and another that comes.
+OLD = 1.0
 #: Frames into a stream from which slots are known well enough to learn from.
 SETTLED = 4
 #: A presence from which the tracker is believed that something is there.
@@ -188,6 +191,8 @@ def said_error(
     cost = jnp.minimum(unlike, MOST) + jnp.minimum(0.2 * far, MOST)
     present = heard.present[..., 0]
     cost = there[:, None] * (cost + PRICE * (1 - present[..., None]))
+    # What was there before is something that is there now, if it can be.
+    cost = cost + OLD * slot_edit.empty(begin)[..., None] * there[:, None]
     cost = cost + (1 - there)[:, None] * PRICE * present[..., None]
     mine, theirs = jax.vmap(optax.assignment.hungarian_algorithm)(jax.lax.stop_gradient(cost))
 
