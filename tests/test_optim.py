@@ -7,7 +7,13 @@ import optax
 import pytest
 
 from wm_jax.config import base_config, change
-from wm_jax.optim import clip_to_own_norm, learning_rate, make_optimizer, scale_by_laprop
+from wm_jax.optim import (
+    clip_to_own_norm,
+    held,
+    learning_rate,
+    make_optimizer,
+    scale_by_laprop,
+)
 
 
 def section(**changes):
@@ -143,3 +149,23 @@ def test_schedules_have_their_shapes():
     np.testing.assert_allclose(wsd[90], 1.0)
     floor = rates("cosine", warmup=0, final_fraction=0.1)
     assert 0.2 <= floor[-1] < 0.21
+
+
+def test_only_the_parts_that_are_named_learn():
+    params = {
+        "dynamics": {"in": {"kernel": jnp.eye(3)}, "inner": jnp.eye(3)},
+        "decoder": jnp.eye(3),
+    }
+    ones = jax.tree.map(jnp.ones_like, params)
+    optimizer = make_optimizer(section(only=("dynamics/in", "decoder"), weight_decay=0.5))
+    got = run(optimizer, [ones], params)
+    moved = jax.tree.map(lambda a, b: (np.asarray(a) != b).all(), got, params)
+    assert moved["dynamics"]["in"]["kernel"] and moved["decoder"]
+    np.testing.assert_array_equal(got["dynamics"]["inner"], jnp.eye(3))  # no decay either
+
+    def loss(p):
+        return sum(jnp.square(x).sum() for x in jax.tree.leaves(held(p, ("dynamics/in",))))
+
+    gradient = jax.grad(loss)(params)
+    assert gradient["dynamics"]["in"]["kernel"].any()
+    assert not gradient["dynamics"]["inner"].any() and not gradient["decoder"].any()

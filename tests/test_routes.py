@@ -128,10 +128,25 @@ def test_without_words_in_training_a_sentence_is_refused():
         deaf.edit(scene, "the red circle disappears", route="text")
 
 
-def test_a_model_with_slots_takes_no_trained_changes():
-    config = change(base_config(), {"model.modalities": ("text",)})
-    with pytest.raises(UserError, match="'grid_slots' has no use for"):
-        models.build(config.model)
+def test_a_model_with_slots_takes_changes_in_each_way():
+    slots = {"model.patch": 1, "model.dynamics.slots": 3, "model.dynamics.foresight": 3}
+    world = make("grid_slots", **slots, **{"model.modalities": ("intervention", "text")})
+    assert world.routes == ("state", "trained", "text")
+    frames = np.full((6, SIZE, SIZE, 3), 128, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[4:8, 2 + t : 6 + t] = (204, 25, 25)
+    scene = world.encode(frames)
+    push = Push((9.0, 4.0), (0.0, 1.0))
+    written, told = (world.edit(scene, push, route=route) for route in ("state", "trained"))
+    assert written.pending is None or not written.pending.intervention.mask.any()
+    assert (written.carry.speed != scene.carry.speed).any()
+    np.testing.assert_array_equal(told.carry.speed, scene.carry.speed)
+    assert told.pending.intervention.mask.all()
+    np.testing.assert_array_equal(world.edit(scene, push).carry.speed, written.carry.speed)
+    said = world.edit(scene, "the red square is pushed down", route="text")
+    assert said.pending.text.mask.all() and not said.pending.intervention.mask.any()
+    with pytest.raises(UserError, match="no route 'magic'"):
+        world.edit(scene, push, route="magic")
 
 
 def test_guidance_goes_beyond_what_was_said(scene):

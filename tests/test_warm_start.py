@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from wm_jax import checkpoint, mesh, optim, warm_start
+from wm_jax import checkpoint, mesh, optim, stored, warm_start
 from wm_jax.errors import UserError
 from wm_jax.train_step import init_state
 
@@ -102,3 +102,13 @@ def test_a_run_begins_with_them_and_resumes_as_its_own(tmp_path, other, capsys):
 def test_what_is_to_be_skipped_and_is_not_there_is_refused(other):
     with pytest.raises(UserError, match="no weight 'dynamic', .* did you mean 'dynamics'"):
         warm_start.begin(fresh(), str(other[0]), ("dynamic",))
+
+
+def test_an_export_gives_its_weights_too():
+    folder = "experiments/pretrained/motion"
+    theirs, _, updates = stored.read(folder)
+    mine = jax.tree.map(jnp.zeros_like, theirs) | {"more": {"bias": jnp.ones(2)}}
+    state, report = warm_start.begin(fresh()._replace(params=mine), folder, ())
+    assert updates == 0 and report.drawn == ["more/bias"]
+    assert report.sentence().startswith(f"{len(report.taken)} weights are those of {folder};")
+    jax.tree.map(np.testing.assert_array_equal, state.params, theirs | {"more": mine["more"]})

@@ -144,7 +144,8 @@ def make_train_step(
     """``train_step(state, batch, rate) -> (state, metrics)``, to be jitted by `jit_train_step`.
 
     ``window`` cuts the batch's windows to that many frames (see `curriculum`). ``rate`` is the
-    learning rate. ``only`` are the parts that learn (see `optim.learns`); (): all. Metrics are float32 scalars; loss terms are means over real (unpadded) frames.
+    learning rate. ``only`` are the parts that learn (see `optim.learns`); (): all. Metrics are
+    float32 scalars; loss terms are means over real (unpadded) frames.
     """
 
     def train_step(state: TrainState, batch: Batch, rate: jax.Array):

@@ -110,7 +110,8 @@ def make_group(
     """A factual episode and `twins` counterfactual ones that share its past to the last bit.
 
     Args: `seed` numbers the scenes of a split; `length` in frames; `resolution` in px;
-      without `sound` the audio is silent; twins are of these `kinds`. Raises UserError for an impossible request.
+      without `sound` the audio is silent; twins are of these `kinds`. Raises UserError for an
+      impossible request.
     """
     _check(length, resolution, twins)
     ranges = world_of_split(get_world(world), split)

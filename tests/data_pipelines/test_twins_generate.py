@@ -141,6 +141,14 @@ def test_interventions_say_and_do_the_same():
             assert twin["events/frame"][at] == frame
 
 
+def test_twins_are_of_the_kinds_that_are_asked_for():
+    group = make_group("motion", 0, resolution=32, twins=4, kinds=("remove", "push"))
+    kinds = [str(twin["intervention/kind"]) for twin in group[1:]]
+    assert kinds in (["remove", "push"] * 2, ["push", "remove"] * 2)
+    free = make_group("motion", 0, resolution=32)[0]
+    np.testing.assert_array_equal(group[0]["frames"], free["frames"])
+
+
 @pytest.mark.parametrize("world", ["twins:motion", "twins:full"])
 def test_splits_are_disjoint_and_say_so(world):
     seeds = {split: {scene_seed(world, split, i) for i in range(3000)} for split in SPLITS}

@@ -51,8 +51,8 @@ from wm_jax.models.dynamics import (
 )
 from wm_jax.models.dynamics.contract import Output, reset
 from wm_jax.models.dynamics.grid_gru import GridGRU
-from wm_jax.models.dynamics.slot_hearing import Hearing
 from wm_jax.models.dynamics.pixels import CONTRAST, background, background_plane
+from wm_jax.models.dynamics.slot_hearing import Hearing
 from wm_jax.models.dynamics.tracking import Scene
 from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
@@ -280,7 +280,9 @@ class GridSlots(nn.Module):
         slots = slots._replace(look=self.look_at(slots.template)[0])
         key = jax.random.key(0) if keys is None else keys[0]
         terms = {
-            "place": lessons.place_error(self, slots, told, self._undisturbed(told_and_said, is_first)),
+            "place": lessons.place_error(
+                self, slots, told, self._undisturbed(told_and_said, is_first)
+            ),
             "whole": lessons.whole_error(self, slots, key),
         }
         if self.said_size:

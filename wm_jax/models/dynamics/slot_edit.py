@@ -22,6 +22,8 @@ from wm_jax.models.dynamics.tracking import CLEAR, Scene
 #: frame, and one from the colour it is called by. Beyond twice the latter a slot is not meant; how
 #: far it is does not matter else, because a rollout may have carried it away from the truth.
 FAR, UNLIKE = 0.1, 0.3
+#: A slot that is present to less than this is empty.
+EMPTY = 0.3
 #: Frames that an added object counts as having been seen in.
 SEEN = 10.0
 
@@ -99,7 +101,7 @@ def empty(scene: Scene) -> Bool[Array, "b k"]:
     """The emptiest slot, if that is empty."""
     present = scene.present[..., 0]
     least = jnp.arange(present.shape[1]) == jnp.argmin(present, -1)[:, None]
-    return least & (present < 0.3)
+    return least & (present < EMPTY)
 
 
 def made(

@@ -46,7 +46,7 @@ SETTLED = 4
 THERE = 0.6
 #: What a wrong colour (RGB in [0, 1]), a wrong presence (nats) and a wrong outline of what came
 #: weigh against a place that is an eighth of the frame off.
-COLOUR, PRESENCE, OUTLINE = 4.0, 0.5, 4.0
+COLOUR, PRESENCE, OUTLINE = 8.0, 0.5, 4.0
 
 
 class Heard(NamedTuple):
@@ -85,7 +85,7 @@ class Hearing(nn.Module):
         out = Dense(total)(said) + MLP((self.hidden, total))(said)
         parts = jnp.split(out, np.cumsum(list(sizes.values())), -1)
         choices, place, speed, paint, pull, shape, radius = parts
-        choices = _choice(choices - 1.0) * there
+        choices = _choice(choices) * there
         return Heard(
             meant=_choice(agree - 1.0) * scene.present * there[:, None],
             choices={name: choices[:, i : i + 1] for i, name in enumerate(CHOICES)},
@@ -191,8 +191,10 @@ def said_error(
     cost = jnp.minimum(unlike, MOST) + jnp.minimum(0.2 * far, MOST)
     present = heard.present[..., 0]
     cost = there[:, None] * (cost + PRICE * (1 - present[..., None]))
-    # What was there before is something that is there now, if it can be.
-    cost = cost + OLD * slot_edit.empty(begin)[..., None] * there[:, None]
+    # What was there before is something that is there now, if it can be; of the empty slots only
+    # that one can have become something which `apply` would have filled.
+    free, filled = begin.present[..., 0] < slot_edit.EMPTY, slot_edit.empty(begin)
+    cost = cost + (OLD * free + 9.0 * (free & ~filled))[..., None] * there[:, None]
     cost = cost + (1 - there)[:, None] * PRICE * present[..., None]
     mine, theirs = jax.vmap(optax.assignment.hungarian_algorithm)(jax.lax.stop_gradient(cost))
 
@@ -213,7 +215,7 @@ def said_error(
     wrong = -truth * jnp.log(likely) - (1 - truth) * jnp.log(1 - likely)
     drawn, _ = templates.coverage_and_known(of(heard.template, mine))
     outline, sure = templates.coverage_and_known(of(end.template, theirs))
-    came = of(slot_edit.empty(begin)[..., None] * 1.0, mine)[..., 0]
+    came = of(filled[..., None] * 1.0, mine)[..., 0]
     outline = (jnp.abs(drawn - outline) * sure).mean(-1) * came
     error = error + seen * (COLOUR * paint + OUTLINE * outline) + PRESENCE * wrong
     return jnp.zeros(is_first.shape).at[stream, at].set(error.sum(-1) * said)
