@@ -210,7 +210,7 @@ def said_error(
     error = off.sum(0) / jnp.maximum(real.sum(0), 1)[:, None]
     seen = of(known[..., None], theirs)[..., 0]
     paint = jnp.abs(of(colour, mine) - of(end.colour, theirs)).mean(-1) / CONTRAST
-    likely = jnp.clip(of(heard.present, mine)[..., 0], 0.02, 0.98)
+    likely = 0.05 + 0.9 * of(heard.present, mine)[..., 0]  # so that what is certain can be unsaid
     truth = of(there[..., None], theirs)[..., 0]
     wrong = -truth * jnp.log(likely) - (1 - truth) * jnp.log(1 - likely)
     drawn, _ = templates.coverage_and_known(of(heard.template, mine))
