@@ -16,7 +16,8 @@ model, and the caller adds what it is unsure of.
 A slot is born where a pixel has a colour that neither the background, nor the recent past of that
 pixel, nor another slot explains, or that a pixel nearby just lost: what moves is an object, and so
 is what rests in the open and is small. If a slot of that colour is missing, it is that one, found
-again. A slot dies only where the background is seen in its place; what is hidden lives on.
+again; if one of another colour is missing just there, it has been painted. A slot dies only where
+the background is seen in its place; what is hidden lives on.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def give_birth(
 ) -> tuple[Scene, Bool[Array, "b k 1"], Float[Array, "b k p"]]:
     """At most two slots a frame start at the most surprising pixels, which changed, lie near one
     that lost their colour, or are part of something small: one that is missing and has this colour,
-    or else an empty one. Also says which are new, and what each slot may own (`_may_own`)."""
+    or one that is missing just there, or else an empty one. Also says which are new, and what each slot may own (`_may_own`)."""
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     fine = templates.fine(side)
@@ -141,8 +142,16 @@ def give_birth(
         unlike = jnp.square(scene.colour - colour).sum(-1)
         unlike = jnp.where((present > 0.1) & unseen & (unlike < SAME), unlike, jnp.inf)
         back = real & (index == jnp.argmin(unlike, -1)[:, None]) & (unlike < SAME)
+        # Something is seen where one is missing that should be in the open: it has been painted.
+        in_place = jnp.take_along_axis(expected, best[..., None], -1)[..., 0]
+        in_place = jnp.where(
+            (present > 0.5) & unseen, in_place * has_hue(scene.colour)[..., 0], 0.0
+        )
+        painted = real & (saturation(colour)[..., 0] > HUED) & ~back.any(-1, keepdims=True)
+        painted &= (in_place > 0.5) & (index == jnp.argmax(in_place, -1)[:, None])
+        scene = _where(painted, scene, {"colour": colour})
         empty = (index == jnp.argmin(present, -1)[:, None]) & (present < 0.3)
-        born = real & empty & ~back.any(-1, keepdims=True)
+        born = real & empty & ~(back | painted).any(-1, keepdims=True)
         scene = _where(born, scene, {"colour": colour, "middle": 0.0, "template": 0.0, "age": 0.0})
         begun = {"place": place, "speed": 0.0, "pull": 0.0, "present": 0.5}
         variances = (PLACE**2, 0.0, SPEED**2, 0.0, 0.0, pull**2)
