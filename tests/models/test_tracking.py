@@ -16,13 +16,13 @@ SIZE, CELLS = 32, (32, 32)
 GREY, DARK, RED = 0.45, 0.15, np.array([0.75, 0.1, 0.1])
 
 
-def draw(x, y, bar=None, radius=3.0, fine=8, by=1):
+def draw(x, y, bar=None, radius=3.0, fine=8, by=1, paint=RED):
     """A red disc with soft edges at (x, y), in pixels; None: no disc. A dark bar before it.
     With ``by`` pixels in the place of one."""
     frame = np.full((SIZE * fine, SIZE * fine, 3), GREY)
     if x is not None:
         across = (np.arange(SIZE * fine) + 0.5) / fine
-        frame[np.hypot(across[None] - x, across[:, None] - y) < radius] = RED
+        frame[np.hypot(across[None] - x, across[:, None] - y) < radius] = paint
     if bar:
         frame[:, round(bar[0] * fine) : round(bar[1] * fine)] = DARK
     size, fine = SIZE * by, fine // by
@@ -162,6 +162,20 @@ def test_a_slot_dies_where_the_background_is_seen_and_not_behind_a_bar():
     # From here on nothing but the bar is where it must be.
     hidden = follow([*straight(8, x=9.5), *gone], bar=(16, 32))[-1]
     assert hidden.present[0, the_slot(behind[-1]), 0] > 0.5
+
+
+@pytest.mark.parametrize("at", [8, 18])  # in the open, and behind the bar
+def test_what_is_painted_stays_the_same_slot(at):
+    blue, bar = RED[::-1], (18.0, 25.0)
+    scene = before = GridSlots(CELLS, slots=3, sight=12).initial(1)
+    for t, (x, y) in enumerate(straight(26)):
+        paint = blue if t >= at else RED
+        before = scene if t == at else before
+        scene = follower()(scene, jnp.asarray(draw(x, y, bar, paint=paint), jnp.float32))
+    was = int(np.asarray(before.present[0, :, 0]).argmax())
+    assert (np.asarray(scene.present[0, :, 0]) > 0.5).tolist() == [k == was for k in range(3)]
+    np.testing.assert_allclose(scene.colour[0, was] / CONTRAST, blue, atol=0.05)
+    assert scene.age[0, was] > before.age[0, was] > 4
 
 
 def test_what_slides_behind_a_bar_from_the_first_frame_on_becomes_a_slot():
