@@ -37,11 +37,11 @@ LAYERS = [
     ["wm_jax.naming", "wm_jax.telling"],
     ["wm_jax.sentences"],
     ["wm_jax.world"],
-    ["wm_jax.evaluation", "wm_jax.model_card"],
-    ["wm_jax.train", "wm_jax.export", "wm_jax.ahead"],
     ["wm_jax.timeline", "wm_jax.asked", "wm_jax.captions"],
     ["wm_jax.constraints"],
     ["wm_jax.planning"],
+    ["wm_jax.evaluation", "wm_jax.model_card"],
+    ["wm_jax.train", "wm_jax.export", "wm_jax.ahead"],
     ["wm_jax.edit_cli", "wm_jax.imagine_cli", "wm_jax.launch", "wm_jax.train_cli"],
     ["wm_jax.studies"],
     ["wm_jax.__main__"],
@@ -57,6 +57,7 @@ READS_DATA = {
         "wm_jax.evaluation.twins_world",
     ),
     *("wm_jax.evaluation.twins_scene", "wm_jax.evaluation.twins_changes", "wm_jax.ahead.program"),
+    "wm_jax.evaluation.twins_tasks",
 }
 #: Modules that may import Grain, array_record or TFDS as they are imported.
 RECORDS = {"data_pipelines.twins.build", "data_pipelines.twins.builder"}

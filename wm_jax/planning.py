@@ -50,10 +50,12 @@ def pursue(
     seed: int = 0,
     told: Mapping[str, Any] | None = None,
     method: str = "cem",
+    look: int = LOOK,
 ) -> Pursuit:
     """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
-    frames up to the last goal, ``method`` that of `constraints.solve`. Raises `UserError` as it
-    does. Whom a goal is about is settled in ``scene``: later a point may be somebody else's."""
+    frames up to the last goal, ``method`` that of `constraints.solve`, ``look`` how many frames
+    pass from one plan to the next. Raises `UserError` as `solve` does. Whom a goal is about is
+    settled in ``scene``: later a point may be somebody else's."""
     there = world.things(scene)
     goals = [_settled(goal, there, world.resolution) for goal in goals]
     told = {name: np.asarray(value) for name, value in (told or {}).items()}
@@ -61,7 +63,7 @@ def pursue(
     done: list[np.ndarray] = []
     promised: list[list[Report]] = []
     first = None
-    for begin in range(0, max(total, 1), LOOK):
+    for begin in range(0, max(total, 1), look):
         left = [_later(goal, begin) for goal in goals if last_frame(goal) > begin]
         ahead = {name: value[begin:total] for name, value in told.items()}
         try:
@@ -73,7 +75,7 @@ def pursue(
                 raise
             plan = first  # it lost sight of what it is after, and goes on as it meant to
         assert plan is not None
-        now, first = plan[:LOOK], plan[LOOK:]
+        now, first = plan[:look], plan[look:]
         frames = act(now)
         heard = {name: value[: len(now)] for name, value in ahead.items()}
         scene = world.watch(scene, frames, actions=now, **heard)

@@ -15,7 +15,7 @@ from typing import Any
 from wm_jax.errors import UserError
 from wm_jax.remote import fetched
 
-SUITES = ("pixel", "temporal", "causal", "probes")
+SUITES = ("pixel", "temporal", "causal", "probes", "planning")
 #: What a published benchmark fixes, and what it is where there is none.
 RULES = {
     "suite": "pixel",
@@ -82,7 +82,7 @@ def _check(args: argparse.Namespace) -> list[str]:
         raise UserError("--data must name the folder of the data set.")
     if args.route and not {"causal"} & set(asked):
         raise UserError("--route says how edits are made; only --suite causal makes any.")
-    if args.videos and {"causal", "probes"} & set(asked):
+    if args.videos and {"causal", "probes", "planning"} & set(asked):
         raise UserError(
             "a folder of videos takes no edits and shows no state; --suite pixel,temporal "
             "scores it."
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="a model from outside: an exported folder, or FILE.py:FUNCTION")
     add("--videos", type=Path, help="a folder of predictions, one for each of --contexts")
     add("--contexts", type=Path, help="only write what is shown into this folder")
-    add("--suite", help=_default("of pixel, temporal, causal, probes, by commas", "suite"))
+    add("--suite", help=_default(f"of {', '.join(SUITES)}, by commas", "suite"))
     add(
         "--benchmark",
         help="a published one, of files in --data: moving_mnist, obj3d, clevrer, cophy_blocktower, "
@@ -212,12 +212,22 @@ def evaluate(
     """Scores the runs that ``args`` names by the suites ``asked``: what is written as JSON, the
     page, and what is said on the terminal."""
     # Imported here so that --help answers without them.
-    from wm_jax.evaluation import causal_page, outside, probes_page, report, summary, temporal_page
+    from wm_jax.evaluation import (
+        causal_page,
+        outside,
+        planning_page,
+        probes_page,
+        report,
+        summary,
+        temporal_page,
+    )
     from wm_jax.evaluation.judge import judge, judge_temporal, restore
     from wm_jax.evaluation.judge_causal import judge_causal
+    from wm_jax.evaluation.judge_planning import judge_planning
     from wm_jax.evaluation.judge_probes import judge_probes
     from wm_jax.evaluation.protocol import (
         CausalProtocol,
+        PlanningProtocol,
         ProbeProtocol,
         Protocol,
         TemporalProtocol,
@@ -274,6 +284,13 @@ def evaluate(
         )
         sections.append(probes_page.section(probed))
         said.append(probes_page.terminal_table(probed))
+    if "planning" in asked:
+        plans = PlanningProtocol()
+        kept = {"horizon": plans.horizon, "episodes": min(args.episodes, plans.episodes)}
+        plans = PlanningProtocol(**{**about, **kept})
+        planned, results["planning"] = judge_planning(runs, world, plans, command)
+        sections.append(planning_page.section(planned))
+        said.append(planning_page.terminal_table(planned))
     if pixel is not None:
         return results, report.render(pixel, sections), said
     title = f"{next(iter(runs))} on {world.name}"

@@ -29,6 +29,7 @@ from wm_jax.evaluation.temporal_page import TemporalReport
 from wm_jax.evaluation.tracker import Instrument
 from wm_jax.evaluation.world import Clips, World
 from wm_jax.progress import Progress
+from wm_jax.world import World as SteeredWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Run:
 
     def causal_subject(self, name: str, protocol: CausalProtocol) -> causal_subjects.Subject:
         return causal_subjects.ModelSubject(name, self.model, self.params, protocol, self.route)
+
+    def steered(self) -> SteeredWorld:
+        """To plan with."""
+        told = tuple(self.config.model.modalities)
+        side = self.config.model.resolution
+        return SteeredWorld(self.model, self.params, side, told, path=str(self.workdir))
 
     def readers(self, protocol: ProbeProtocol) -> dict[str | None, probe_states.Reader]:
         out: dict[str | None, probe_states.Reader] = {

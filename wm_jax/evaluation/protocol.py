@@ -256,6 +256,37 @@ class ProbeProtocol(Protocol):
         return (*(look - 1 for look in self.looks), *(self.context - 1 + k for k in self.ahead))
 
 
+@dataclasses.dataclass(frozen=True)
+class PlanningProtocol(Protocol):
+    """How plans with the hand are made and scored. Lengths are 64ths of the arena."""
+
+    suite: str = "planning"
+    episodes: int = 48
+    horizon: int = 24  # frames until which the goal shall be reached
+    look: int = 8  # frames that a plan is followed before the model looks and plans anew
+    hidden: int = 32  # sequences of actions of which one can reach the goal
+    far: tuple[float, float] = (6.0, 24.0)  # of the goal from where the object goes by itself
+    margin_at_64: float = 4.0  # px: the goal is so far inside the frame
+    near: float = 4.0  # within this the goal is reached
+    random: int = 16  # sequences of random actions a scene
+    reduction: str = (
+        "A scene is shown up to the end of the context. The goal: where an object ends after one "
+        "of some hidden sequences of actions, drawn as the candidates of the search are; the first "
+        "of them by which an object ends `far` from where it goes by itself. The model plans by "
+        "the cross-entropy method, does `look` frames of it in the true simulator, watches them "
+        "and plans the rest anew. Truth: the same search, candidates, rounds and looks with a copy "
+        "of the simulator, which is told everything. Distance: of the object from the goal at the "
+        "end; of an object that the model does not have, that where the hand rests. Gain: the "
+        "share of the way from `rest` to `truth`, a ratio of sums. Intervals by bootstrap over "
+        "scenes."
+    )
+
+    @property
+    def margin(self) -> float:
+        """px"""
+        return self.margin_at_64 * self.unit
+
+
 def split_hash(frames: UInt8[np.ndarray, "r t h w 3"]) -> str:
     """A digest of the first frame of every clip, in order: which scenes were judged."""
     return hashlib.sha256(np.ascontiguousarray(frames[:, 0]).tobytes()).hexdigest()[:16]

@@ -99,7 +99,8 @@ class Hearing(nn.Module):
 
 
 def _choice(x: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
-    return within(1.2 * nn.sigmoid(x) - 0.1, 0.0, 1.0)
+    """In [0, 1], both of them reached; never so sure that it could not be unlearned."""
+    return within(1.2 * nn.sigmoid(4 * jnp.tanh(x / 4)) - 0.1, 0.0, 1.0)
 
 
 def apply(dynamics: Any, scene: Scene, heard: Heard) -> Scene:
@@ -172,8 +173,8 @@ def said_error(
         moving = {name: getattr(scene, name) for name in moving}
         return moving, (scene.place, scene.colour)
 
-    changing = ("place", "speed", "visible", "told", "colour")
-    changing += ("turn", "rate") if dynamics.spin else ()
+    turning = ("turn", "rate") if dynamics.spin else ()
+    changing = ("place", "speed", "visible", "told", "colour", *turning)
     moving = {name: getattr(heard, name) for name in changing}
     steps = jnp.arange(dynamics.foresight)
     _, (places, colours) = over_time(ahead, 0, 0)(dynamics, moving, steps)

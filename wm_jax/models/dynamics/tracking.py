@@ -111,7 +111,8 @@ def give_birth(
 ) -> tuple[Scene, Bool[Array, "b k 1"], Float[Array, "b k p"]]:
     """At most two slots a frame start at the most surprising pixels, which changed, lie near one
     that lost their colour, or are part of something small: one that is missing and has this colour,
-    or one that is missing just there, or else an empty one. Also says which are new, and what each slot may own (`_may_own`)."""
+    or one that is missing just there, or else an empty one. Also says which are new, and what each
+    slot may own (`_may_own`)."""
     spots, index = addresses(cells), jnp.arange(scene.place.shape[1])
     side = round((scene.template.shape[-1] // 2) ** 0.5)
     fine = templates.fine(side)

@@ -1,0 +1,129 @@
+"""The planning suite: goals that can be reached, and what each one makes of them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from wm_jax import planning
+from wm_jax.errors import UserError
+from wm_jax.evaluation import judge_planning, planning_page, twins_tasks
+from wm_jax.evaluation.protocol import PlanningProtocol
+
+RULES = PlanningProtocol(resolution=32, episodes=2, random=3, hidden=16)
+
+
+@pytest.fixture(scope="module")
+def task():
+    tasks = (twins_tasks.make_task("twins:full", number, RULES) for number in range(40))
+    return next(task for task in tasks if task is not None)
+
+
+def steered(modalities):
+    return SimpleNamespace(
+        resolution=32,
+        modalities=modalities,
+        encode=lambda frames, **told: (frames.shape, set(told)),
+    )
+
+
+def test_a_goal_is_where_the_object_would_not_go_by_itself_and_can_be_seen(task):
+    rest = task.after(np.zeros((RULES.horizon, 2)))
+    assert RULES.far[0] < rest < RULES.far[1]
+    place, goal = task.places()
+    assert all(RULES.margin < x < 32 - RULES.margin for x in goal)
+    assert all(0 < x < 32 for x in place)
+    assert task.shown().shape == (RULES.context, 32, 32, 3)
+    assert {name: len(x) for name, x in task.told().items()} == dict.fromkeys(
+        ("light", "camera", "actions"), RULES.length
+    )
+
+
+def test_an_execution_is_what_the_simulator_does(task):
+    act, twin = task.execution()
+    frames = np.concatenate([act(np.zeros((8, 2))), act(np.zeros((16, 2)))])
+    assert frames.shape == (24, 32, 32, 3)
+    assert task.off(twin) == task.after(np.zeros((24, 2)))
+    again = twins_tasks.draw(task.run, 32)["frames"]
+    resting = not task.run.actions[RULES.context - 1 :].any()
+    assert resting or (frames != again[RULES.context :]).any()
+
+
+def test_the_plans_of_a_model_are_executed(task, monkeypatch):
+    seen = {}
+
+    def pursue(world, scene, goals, act, *, told, seed, look):
+        seen.update(scene=scene, goals=goals, told=set(told), look=look)
+        act(np.zeros((10, 2), np.float32))
+        act(np.zeros((14, 2), np.float32))
+
+    monkeypatch.setattr(planning, "pursue", pursue)
+    done = judge_planning.execute(steered(("actions", "camera")), task, 0)
+    assert done.known and done.frames.shape == (25, 32, 32, 3)
+    assert done.off == task.after(np.zeros((24, 2)))
+    assert seen["scene"] == ((16, 32, 32, 3), {"actions", "camera"})
+    assert seen["told"] == {"camera"} and seen["look"] == RULES.look
+    (goal,) = seen["goals"]
+    assert (goal.frame, goal.position) == (24, task.places()[1])
+
+
+def test_of_what_a_model_does_not_have_the_hand_rests(task, monkeypatch):
+    def pursue(*_, **__):
+        raise UserError("there is nothing near that place.")
+
+    monkeypatch.setattr(planning, "pursue", pursue)
+    done = judge_planning.execute(steered(("actions",)), task, 0)
+    assert not done.known and done.off == task.after(np.zeros((24, 2)))
+
+
+def test_gain_goes_from_rest_to_the_simulator():
+    off = {
+        "model": np.array([[6.0], [3.0]]),
+        "deaf": np.full((2, 1), np.nan),
+        "rest": np.array([[10.0], [10.0]]),
+        "random": np.array([[12.0, 8.0], [16.0, 4.0]]),
+        "truth": np.array([[1.0], [1.0]]),
+    }
+    rows = judge_planning.rows_of(off, RULES, None)
+    found = {(r["model"], r["metric"]): r for r in rows}
+    gain = {model: found[model, "plan_gain"]["value"] for model in off}
+    assert gain == {"model": 0.611111, "deaf": None, "rest": 0.0, "random": 0.0, "truth": 1.0}
+    assert found["model", "plan_distance"]["value"] == 4.5
+    assert found["random", "plan_reached"]["value"] == 0.25
+    assert found["deaf", "plan_distance"]["n"] == 0 and found["model", "plan_gain"]["n"] == 2
+    frames = np.zeros((25, 32, 32, 3), np.uint8)
+    films = [("best", planning_page.Execution(frames, (4.0, 5.0), 6.0, True))]
+    report = planning_page.PlanningReport(rows, RULES, ["model", "deaf"], films)
+    assert "6" in planning_page.headline(report) and "61%" in planning_page.headline(report)
+    assert "not supported" in planning_page.terminal_table(report)
+    page = planning_page.section(report)
+    assert page.count("data:image/png") == 7 and "<td>–</td>" in page
+    deaf = report._replace(tested=["deaf"])
+    assert "told no actions" in planning_page.headline(deaf)
+
+
+def test_the_cross_is_at_the_goal():
+    frame = planning_page.marked(np.full((32, 32, 3), 128, np.uint8), (10.0, 20.0))
+    ink = np.argwhere((frame == 0).all(-1))
+    np.testing.assert_allclose(ink.mean(0), (40, 20), atol=0.5)
+
+
+@pytest.mark.slow
+def test_the_suite_from_scenes_to_a_result():
+    run = SimpleNamespace(seed=3, about=lambda samples: {"samples": samples})
+    world = SimpleNamespace(name="twins:full")
+    report, result = judge_planning.judge_planning({"deaf": run}, world, RULES, "command", 2)
+    found = {(r["model"], r["metric"]): r["value"] for r in result["rows"]}
+    assert found["truth", "plan_distance"] < found["rest", "plan_distance"]
+    assert found["truth", "plan_gain"] == 1 and found["deaf", "plan_gain"] is None
+    assert len(result["scenes"]) == 2 and not report.films
+    assert result["protocol"]["episodes"] == 2
+
+
+@pytest.mark.slow
+def test_a_world_without_a_hand_has_no_task():
+    run = SimpleNamespace(seed=3)
+    with pytest.raises(UserError, match="needs a world with a hand, as twins:full"):
+        judge_planning.judge_planning(
+            {"deaf": run}, SimpleNamespace(name="twins:motion"), RULES, "command", 2
+        )
