@@ -90,7 +90,7 @@ TOLD = {
     "train.init_from": "experiments/pretrained/motion",
     "optim.only": ("conditioning", "dynamics/hearing"),
     "optim.name": "adamw",
-    "optim.learning_rate": 3e-3,
+    "optim.learning_rate": 2e-3,
 }
 #: The same for a grid without objects, all of which learns.
 TOLD_GRID = {

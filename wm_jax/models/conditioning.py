@@ -78,7 +78,7 @@ class TextEncoder(nn.Module):
         k, v = jnp.split(Dense(2 * self.width, use_bias=False)(y), 2, -1)
         k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (k, v))
         asked = jnp.broadcast_to(question, (len(ids), 1, *question.shape))
-        return nn.RMSNorm()(_attend(asked, k, v, there).reshape(*lead, self.width))
+        return _attend(asked, k, v, there).reshape(*lead, self.width)
 
 
 def _attend(q, k, v, there) -> Float[Array, "b m h p"]:

@@ -1,11 +1,14 @@
 """What is said changes slots: whose, and what of them, learned from frames that came after it.
 
-A slot is meant as its hue and its looks agree with what was said (a product of embeddings through a
-sigmoid), and what was said is read for where something is put, how much faster it gets, how it is
-painted, whether it goes, whether something comes that was not there, and what pulls. Every choice
-is a sigmoid that reaches 0 and 1 (a stretched one, as in Louizos et al. 2018, arXiv 1712.01312,
-section 3), so that what is not meant stays what it was, to the last bit. What comes is drawn into a
+That slot is meant whose hue and looks agree best with what was said (attention: a product of
+embeddings, a softmax over slots), and what was said is read for where something is put, how much
+faster it gets, how it is painted, whether it goes, whether something comes that was not there, and
+what pulls. Choices reach 0 and 1 (stretched, as in Louizos et al. 2018, arXiv 1712.01312, section
+3), so that what is not meant stays what it was, to the last bit. What comes is drawn into a
 template, as by `slot_edit`.
+
+With a sigmoid of its own each slot could be unmeant as long as nobody knows yet what happens to it,
+and then nobody ever learned it.
 
 Nothing says which slot was meant or what became of it: `said_error` compares where the slots would
 be, in what colour, with what frames show some steps later.
@@ -80,6 +83,7 @@ class Hearing(nn.Module):
         asked = Dense(self.match)(said) + MLP((self.hidden, self.match))(said)
         offered = MLP((self.hidden, self.match))(jnp.concatenate([hue, scene.look], -1))
         agree = (asked[:, None] * offered).sum(-1, keepdims=True) / jnp.sqrt(self.match)
+        meant = nn.softmax(jnp.where(scene.present < slot_edit.EMPTY, -1e9, agree), 1)
         sizes = {"choices": len(CHOICES), "place": 2, "speed": 2, "paint": 3, "pull": 2, "shape": 3}
         total = sum(sizes.values()) + 1
         out = Dense(total)(said) + MLP((self.hidden, total))(said)
@@ -87,7 +91,7 @@ class Hearing(nn.Module):
         choices, place, speed, paint, pull, shape, radius = parts
         choices = _choice(choices) * there
         return Heard(
-            meant=_choice(agree - 1.0) * scene.present * there[:, None],
+            meant=_reached(meant) * scene.present * there[:, None],
             choices={name: choices[:, i : i + 1] for i, name in enumerate(CHOICES)},
             place=0.5 + place / 2,
             speed=speed / 32,
@@ -100,7 +104,12 @@ class Hearing(nn.Module):
 
 def _choice(x: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
     """In [0, 1], both of them reached; never so sure that it could not be unlearned."""
-    return within(1.2 * nn.sigmoid(4 * jnp.tanh(x / 4)) - 0.1, 0.0, 1.0)
+    return _reached(nn.sigmoid(4 * jnp.tanh(x / 4)))
+
+
+def _reached(share: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
+    """Stretched so that 0 and 1 are reached."""
+    return within(1.2 * share - 0.1, 0.0, 1.0)
 
 
 def apply(dynamics: Any, scene: Scene, heard: Heard) -> Scene:
