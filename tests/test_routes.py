@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.twins import make_group
 from tests.models.quick import random_variables
-from wm_jax import edit_cli, models, shapes, words
+from wm_jax import edit_cli, export, export_loader, models, shapes, words
 from wm_jax.config import base_config, change
 from wm_jax.edit import Gravity, Move, Push, Remove, as_vector, no_edits
 from wm_jax.errors import UserError
@@ -233,3 +233,30 @@ def test_the_verb_says_no_sentence_of_the_data_set_by_itself():
         patch.setattr("data_pipelines.twins.open_source", opened)
         _, told, ahead = edit_cli.read(source | {"frames": at + 1}, both, 4)
     assert set(told) == set(ahead) == {"light"}
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("name", ["grid_slots", "grid_gru"])
+def test_what_is_told_changes_can_be_exported(name, tmp_path):
+    slots = {"model.patch": 1, "model.dynamics.slots": 3, "model.dynamics.foresight": 3}
+    modalities = {"model.modalities": ("intervention", "text")}
+    world = make(name, **(slots if name == "grid_slots" else {}), **modalities)
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), world.params)
+    config = base_config(name).to_dict()
+    sizes = {"resolution": SIZE, "context": 3, "config": config, "card": "# card\n"}
+    export.export(world.model, rounded, tmp_path / "out", **sizes)
+    exported = export_loader.load(tmp_path / "out")
+    frames = np.random.default_rng(1).integers(0, 255, (2, 3, SIZE, SIZE, 3), np.uint8)
+    state = exported.encode(frames)
+    own = shapes.encode(world.model, rounded, jnp.asarray(frames))
+    said = np.stack(
+        [words.encode(s) for s in ("the red circle disappears", "a red circle appears")]
+    )
+    after = exported.step(state, {"text": said})
+    conditions = shapes.no_conditions(2)
+    signal = shapes.Signal(jnp.asarray(said), jnp.ones(2, bool))
+    expected = world.model.step(rounded, own, conditions._replace(text=signal))
+    np.testing.assert_allclose(after["tokens"], expected.tokens, atol=1e-4)
+    silent = exported.step(state)
+    assert np.abs(np.asarray(silent["tokens"]) - np.asarray(after["tokens"])).max() > 1e-3

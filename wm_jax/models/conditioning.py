@@ -77,7 +77,7 @@ class TextEncoder(nn.Module):
         question = self.param("question", small, (self.heads, self.width // self.heads))
         k, v = jnp.split(Dense(2 * self.width, use_bias=False)(y), 2, -1)
         k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (k, v))
-        asked = jnp.broadcast_to(question, (len(ids), 1, *question.shape))
+        asked = jnp.broadcast_to(question, (ids.shape[0], 1, *question.shape))
         return _attend(asked, k, v, there).reshape(*lead, self.width)
 
 
