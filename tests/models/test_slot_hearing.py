@@ -9,7 +9,7 @@ from tests.models.quick import quick_jit, random_variables
 from tests.models.test_grid_slots import RED, SIZE, SMALL, clip, encode, model, params
 from wm_jax import models, shapes
 from wm_jax.config import base_config, change
-from wm_jax.models.dynamics import slot_edit, slot_hearing
+from wm_jax.models.dynamics import said_lesson, slot_edit, slot_hearing
 from wm_jax.models.dynamics.grid_slots import GridSlots
 from wm_jax.models.dynamics.pixels import CONTRAST
 from wm_jax.models.dynamics.slot_hearing import CHOICES, Heard
@@ -154,7 +154,7 @@ def error_of(scene, slots, told, first, understood):
 
     def run(module):
         object.__setattr__(module, "hearing", lambda begin, said: understood)
-        return slot_hearing.said_error(module, slots, told, first)
+        return said_lesson.said_error(module, slots, told, first)
 
     return np.asarray(module.apply(variables, method=run))
 

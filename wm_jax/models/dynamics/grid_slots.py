@@ -44,6 +44,7 @@ from wm_jax.edit import Edits, Objects
 from wm_jax.models.dynamics import (
     lessons,
     motion,
+    said_lesson,
     slot_edit,
     slot_hearing,
     templates,
@@ -286,7 +287,7 @@ class GridSlots(nn.Module):
             "whole": lessons.whole_error(self, slots, key),
         }
         if self.said_size:
-            terms["said"] = slot_hearing.said_error(self, slots, told_and_said, is_first)
+            terms["said"] = said_lesson.said_error(self, slots, told_and_said, is_first)
         slots, stage, *inputs = jax.tree.map(
             lambda x: x[painted], (slots, carry.stage, observed, told, is_first)
         )

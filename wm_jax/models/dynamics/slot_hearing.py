@@ -10,8 +10,7 @@ template, as by `slot_edit`.
 With a sigmoid of its own each slot could be unmeant as long as nobody knows yet what happens to it,
 and then nobody ever learned it.
 
-Nothing says which slot was meant or what became of it: `said_error` compares where the slots would
-be, in what colour, with what frames show some steps later.
+Nothing says which slot was meant or what became of it: see `said_lesson`.
 """
 
 from __future__ import annotations
@@ -19,37 +18,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax.assignment
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from wm_jax.models.dynamics import motion, slot_edit, templates
 from wm_jax.models.dynamics.pixels import CONTRAST
 from wm_jax.models.dynamics.tracking import Scene
-from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
-from wm_jax.nn.gradient import steady, within
+from wm_jax.nn.gradient import within
 from wm_jax.nn.mlp import MLP
 from wm_jax.nn.outlook import brightness
 
 #: What can happen to a slot that is meant, to an empty one, and to all.
 CHOICES = ("move", "push", "paint", "remove", "add", "pull")
-#: Price of a slot that is there where none is, or the other way round, in matching what is told
-#: with what is seen; most that a difference of hue, and one of place, costs. Something that
-#: changed in one of the two is the same, something that changed in both is something else.
-PRICE, MOST = 0.7, 0.6
-#: Price of taking for new what could be something that was there: else what is painted is learned
-#: as one thing that goes and another that comes.
-OLD = 1.0
-#: Frames into a stream from which slots are known well enough to learn from.
-SETTLED = 4
-#: A presence from which the tracker is believed that something is there.
-THERE = 0.6
-#: What a wrong colour (RGB in [0, 1]), a wrong presence (nats) and a wrong outline of what came
-#: weigh against a place that is an eighth of the frame off.
-COLOUR, PRESENCE, OUTLINE = 8.0, 0.5, 4.0
 
 
 class Heard(NamedTuple):
@@ -153,89 +135,3 @@ def _add(dynamics: Any, scene: Scene, heard: Heard) -> Scene:
     new |= {"place": heard.place, "speed": heard.speed, "colour": paint}
     new |= {"present": share, "visible": share}
     return slot_edit.put(scene, chosen, **new)
-
-
-def said_error(
-    dynamics: Any, slots: Scene, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
-) -> Float[Array, "b t"]:
-    """At the step that hears the last thing that is said in a window: from the slots before it, up
-    to ``dynamics.foresight`` steps are imagined, and what is there at the last is matched with what
-    the frames show then, each thing with one. The error of places over all steps, in eighths of the
-    frame, and of colours, presence and outlines, summed over things."""
-    batch, time = is_first.shape
-    flag = told[..., dynamics.told_size] > 0
-    age = _since(is_first)
-    flag &= (age >= SETTLED) & ~is_first
-    at = time - 1 - jnp.argmax(flag[:, ::-1], 1)
-    said, stream = flag.any(1), jnp.arange(batch)
-    begin = jax.tree.map(lambda x: x[stream, at - 1], slots)
-    heard = apply(dynamics, begin, dynamics.hearing(begin, told[stream, at, dynamics.told_size :]))
-    heard = heard._replace(look=dynamics.look_at(heard.template)[0])
-    bodies = motion.bodies_of(dynamics, heard)
-
-    def ahead(module, moving, step):
-        now = jnp.minimum(at + step, time - 1)
-        scene = heard._replace(**{k: steady(x, motion.LONGEST) for k, x in moving.items()})
-        hears = told[stream, now, : dynamics.told_size]
-        alone = {"stage": False, "past": False, "imagined": True}
-        scene = motion.predict(module, scene, hears, bodies=bodies, **alone)
-        moving = {name: getattr(scene, name) for name in moving}
-        return moving, (scene.place, scene.colour)
-
-    turning = ("turn", "rate") if dynamics.spin else ()
-    changing = ("place", "speed", "visible", "told", "colour", *turning)
-    moving = {name: getattr(heard, name) for name in changing}
-    steps = jnp.arange(dynamics.foresight)
-    _, (places, colours) = over_time(ahead, 0, 0)(dynamics, moving, steps)
-    when = jnp.minimum(at + steps[:, None], time - 1)  # (k, b)
-    real = at + steps[:, None] < time
-    shown = jax.tree.map(lambda x: x[stream, when], slots)  # (k, b, …)
-    last = jnp.minimum(dynamics.foresight, time - at) - 1  # the last real step
-    end = jax.tree.map(lambda x: x[last, stream], shown)
-    place, colour = places[last, stream], colours[last, stream]
-
-    there = (end.present[..., 0] > THERE) * 1.0  # (b, j)
-    known = there * end.visible[..., 0]
-    unlike = _apart(slot_edit.hues(colour), slot_edit.hues(end.colour)) / 0.5
-    far = _apart(8 * place, 8 * end.place)
-    cost = jnp.minimum(unlike, MOST) + jnp.minimum(0.2 * far, MOST)
-    present = heard.present[..., 0]
-    cost = there[:, None] * (cost + PRICE * (1 - present[..., None]))
-    # What was there before is something that is there now, if it can be; of the empty slots only
-    # that one can have become something which `apply` would have filled.
-    free, filled = begin.present[..., 0] < slot_edit.EMPTY, slot_edit.empty(begin)
-    cost = cost + (OLD * free + 9.0 * (free & ~filled))[..., None] * there[:, None]
-    cost = cost + (1 - there)[:, None] * PRICE * present[..., None]
-    mine, theirs = jax.vmap(optax.assignment.hungarian_algorithm)(jax.lax.stop_gradient(cost))
-
-    def of(x: Array, index: Array) -> Array:
-        """(…, b, k, d) in the order of the pairs."""
-        index = index.reshape((1,) * (x.ndim - 3) + (*index.shape, 1))
-        return jnp.take_along_axis(x, index, -2)
-
-    trusted = of(shown.present * shown.visible, theirs)[..., 0] * real[..., None]
-    trusted = trusted * of(there[..., None], theirs)[..., 0]
-    off = jnp.square(of(places, mine) - of(shown.place, theirs)).sum(-1)
-    off = (jnp.sqrt(64 * off + 4e-4) - 0.02) * trusted
-    error = off.sum(0) / jnp.maximum(real.sum(0), 1)[:, None]
-    seen = of(known[..., None], theirs)[..., 0]
-    paint = jnp.abs(of(colour, mine) - of(end.colour, theirs)).mean(-1) / CONTRAST
-    likely = 0.05 + 0.9 * of(heard.present, mine)[..., 0]  # so that what is certain can be unsaid
-    truth = of(there[..., None], theirs)[..., 0]
-    wrong = -truth * jnp.log(likely) - (1 - truth) * jnp.log(1 - likely)
-    drawn, _ = templates.coverage_and_known(of(heard.template, mine))
-    outline, sure = templates.coverage_and_known(of(end.template, theirs))
-    came = of(filled[..., None] * 1.0, mine)[..., 0]
-    outline = (jnp.abs(drawn - outline) * sure).mean(-1) * came
-    error = error + seen * (COLOUR * paint + OUTLINE * outline) + PRESENCE * wrong
-    return jnp.zeros(is_first.shape).at[stream, at].set(error.sum(-1) * said)
-
-
-def _since(is_first: Bool[Array, "b t"]) -> Float[Array, "b t"]:
-    """Frames since a stream began."""
-    frames = jnp.arange(is_first.shape[1])
-    return frames - jax.lax.cummax(jnp.where(is_first, frames, 0), axis=1)
-
-
-def _apart(a: Float[Array, "b i d"], b: Float[Array, "b j d"]) -> Float[Array, "b i j"]:
-    return jnp.sqrt(jnp.square(a[:, :, None] - b[:, None]).sum(-1) + 1e-8)
