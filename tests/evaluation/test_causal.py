@@ -10,8 +10,17 @@ import pytest
 
 from data_pipelines.twins import sample_intervention
 from tests.evaluation.conftest import twins_world
-from wm_jax.config import base_config
-from wm_jax.evaluation import causal_page, causal_rows, counterfactual, physics, twins_scene
+from wm_jax import checkpoint
+from wm_jax.config import base_config, change
+from wm_jax.errors import UserError
+from wm_jax.evaluation import (
+    causal_page,
+    causal_rows,
+    counterfactual,
+    judge,
+    physics,
+    twins_scene,
+)
 from wm_jax.evaluation.judge import Run
 from wm_jax.evaluation.judge_causal import judge_causal
 from wm_jax.evaluation.lighting import light_error
@@ -222,3 +231,16 @@ def test_sentences_are_those_of_the_data_set(world, rules):
                 simulator.objects,
             )  # fmt: skip
             assert words[i] == ("" if drawn is None else drawn.sentence)
+
+
+def test_a_route_is_taken_where_there_is_one_and_else_refused(monkeypatch, tmp_path):
+    def restored(modalities):
+        config = change(base_config("grid_gru"), {"model.modalities": modalities})
+        monkeypatch.setattr(checkpoint, "restore_params", lambda workdir: ({}, config, 1))
+        return judge.restore([tmp_path], "trained")
+
+    (run,) = restored(("intervention",)).values()
+    assert run.about(1)["route"] == "trained"
+    refused = "no run takes edits by the route 'trained'.*grid_gru: none"
+    with pytest.raises(UserError, match=refused):
+        restored(())

@@ -160,6 +160,7 @@ def test_suites_share_a_page(copy_last_run, tmp_path, capsys, suites):
         (["--suite", "causal", "--causal-horizon", "4"], "must be at least 5"),
         (["--episodes", "0"], "at least 1"),
         (["--horizon", "0"], "at least 1"),
+        (["--route", "trained"], "only --suite causal makes any"),
         (["--horizon", "5000"], "ask for a shorter --horizon"),
     ],
 )

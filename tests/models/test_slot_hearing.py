@@ -1,5 +1,7 @@
 """What is said changes what was meant and nothing else, and frames that come later teach it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,21 +150,27 @@ def windows(scene, frames=10, at=SAID):
     return slots, told, first
 
 
-def error_of(scene, slots, told, first, understood):
+@functools.cache
+def listener():
     module = GridSlots((SIZE, SIZE), slots=3, said_size=2, foresight=4)
-    variables = random_variables(module, *_inputs(module, slots), method="scan")
+    frames, flags = jnp.zeros((1, 2, SIZE * SIZE, 3)), jnp.zeros((1, 2), bool)
+    inputs = module.initial(1), frames, None, jnp.zeros((1, 2, 3)), flags, None
+    return module, random_variables(module, *inputs, method="scan")
 
-    def run(module):
+
+@functools.cache
+def lesson():
+    module, variables = listener()
+
+    def run(module, slots, told, first, understood):
         object.__setattr__(module, "hearing", lambda begin, said: understood)
         return said_lesson.said_error(module, slots, told, first)
 
-    return np.asarray(module.apply(variables, method=run))
+    return quick_jit(lambda *inputs: module.apply(variables, *inputs, method=run))
 
 
-def _inputs(module, slots):
-    frames = jnp.zeros((1, 2, SIZE * SIZE, 3))
-    flags = jnp.zeros((1, 2), bool)
-    return module.initial(1), frames, None, jnp.zeros((1, 2, 3)), flags, None
+def error_of(slots, told, first, understood):
+    return np.asarray(lesson()(slots, told, first, understood))
 
 
 def changed(slots, red, **fields):
@@ -192,7 +200,7 @@ def test_the_right_understanding_has_the_least_error(scene, fields, choice, said
         "none": heard(scene),
         "other": heard(scene, choice, who=(0.1, 0.1, 0.9), **said),
     }.items():
-        error = error_of(scene, slots, told, first, understood)
+        error = error_of(slots, told, first, understood)
         assert error.shape == (1, 10)
         assert not np.delete(error[0], SAID).any(), "it is counted where it is heard"
         errors[name] = error[0, SAID]
@@ -213,7 +221,7 @@ def test_what_changed_its_colour_is_not_something_new(scene):
         "none": heard(scene),
         "comes": heard(scene, "add", place=scene.place[0, red], paint=GREEN),
     }
-    errors = {k: error_of(scene, slots, told, first, h)[0, SAID] for k, h in understood.items()}
+    errors = {k: error_of(slots, told, first, h)[0, SAID] for k, h in understood.items()}
     assert errors["painted"] < 0.25 * errors["none"]
     assert errors["comes"] > errors["none"]
 
@@ -221,6 +229,6 @@ def test_what_changed_its_colour_is_not_something_new(scene):
 def test_of_nothing_said_and_of_a_stream_just_begun_there_is_no_error(scene):
     slots, told, first = windows(scene)
     understood = heard(scene, "move", place=(0.9, 0.9))
-    assert not error_of(scene, slots, 0 * told, first, understood).any()
-    assert not error_of(scene, slots, told, first.at[:, SAID - 1].set(True), understood).any()
-    assert error_of(scene, slots, told, first, understood).any()
+    assert not error_of(slots, 0 * told, first, understood).any()
+    assert not error_of(slots, told, first.at[:, SAID - 1].set(True), understood).any()
+    assert error_of(slots, told, first, understood).any()
