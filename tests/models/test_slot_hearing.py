@@ -138,6 +138,11 @@ def test_where_nothing_is_said_nothing_changes_to_the_last_bit(speaking, scene):
         other, _ = listen(value, True)
         changes += any((a != b).any() for a, b in zip(other, state.carry, strict=True))
     assert changes
+    young = state.carry._replace(age=jnp.minimum(state.carry.age, 1.0))
+    signal = shapes.Signal(jnp.asarray(value, jnp.float32), jnp.ones(1, bool))
+    caption = told._replace(intervention=signal)
+    same, _ = model.net.apply({"params": params}, young, caption, method=hear)
+    jax.tree.map(np.testing.assert_array_equal, same, young)
 
 
 def windows(scene, frames=10, at=SAID):

@@ -33,6 +33,10 @@ from wm_jax.nn.outlook import brightness
 #: What can happen to a slot that is meant, to an empty one, and to all.
 CHOICES = ("move", "push", "paint", "remove", "add", "pull")
 
+#: Frames in which something must have been found before anything is heard: what is said as a stream
+#: begins is its caption, and changes nothing.
+BEGUN = 3.0
+
 
 class Heard(NamedTuple):
     """What was said, as it was understood. Lengths are shares of the frame.
@@ -60,7 +64,7 @@ class Hearing(nn.Module):
 
     @nn.compact
     def __call__(self, scene: Scene, said: Float[Array, "b k"]) -> Heard:
-        there, said = said[:, :1], said[:, 1:]
+        there, said = said[:, :1] * (scene.age.max(1) > BEGUN), said[:, 1:]
         hue = 2 * slot_edit.hues(scene.colour) - 1
         asked = Dense(self.match)(said) + MLP((self.hidden, self.match))(said)
         offered = MLP((self.hidden, self.match))(jnp.concatenate([hue, scene.look], -1))
