@@ -193,7 +193,7 @@ class WorldModel:
             conditions = shapes.with_pending(conditions, pending)
             pending = shapes.no_conditions(*pending.text.mask.shape)
         carry = self._apply(params, "step", state.carry, conditions, frame, key)
-        if frame is None and self.guidance != 1:
+        if frame is None and self.guidance != 1 and {*shapes.SAID} & {*self.net.modalities}:
             without = self._apply(params, "step", state.carry, unsaid(conditions), None, key)
             carry = jax.tree.map(self._guided, without, carry)
         return self._state(params, carry, state.step + 1)._replace(pending=pending)
@@ -295,7 +295,8 @@ class WorldModel:
     def loss(
         self, params: PyTree, batch: shapes.Batch, key: jax.Array, step: jax.Array | None = None
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, "b t"]]]:
-        """Mean over real frames of the weighted terms, and the terms, each exactly (b, t).
+        """Mean over real frames of the weighted terms, and the terms, each exactly (b, t), that weigh
+        anything.
 
         Pixel terms are squared errors summed over a frame's pixels and channels.
         """
