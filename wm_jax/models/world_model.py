@@ -295,8 +295,8 @@ class WorldModel:
     def loss(
         self, params: PyTree, batch: shapes.Batch, key: jax.Array, step: jax.Array | None = None
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, "b t"]]]:
-        """Mean over real frames of the weighted terms, and the terms, each exactly (b, t), that weigh
-        anything.
+        """Mean over real frames of the weighted terms, and those that weigh anything, each exactly
+        (b, t).
 
         Pixel terms are squared errors summed over a frame's pixels and channels.
         """
