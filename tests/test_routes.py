@@ -78,6 +78,12 @@ def test_the_same_change_by_hand_is_the_same_future(world, scene):
     np.testing.assert_array_equal(by_hand.tokens, edited.tokens)
 
 
+def test_a_push_by_nothing_is_not_said(world, scene):
+    told = world.edit(scene, Push("red ball", (0.0, 0.0)))
+    assert not told.pending.intervention.mask.any()
+    np.testing.assert_array_equal(future(world, told), future(world, scene))
+
+
 def test_other_words_are_another_future(world, scene):
     futures = [
         future(world, world.edit(scene, sentence)).tobytes()

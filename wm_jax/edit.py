@@ -210,6 +210,12 @@ def as_vector(edits: Edits, xp: Any = np) -> Float[Any, "b 24"]:
     return xp.concatenate([xp.asarray(part, xp.float32) for part in parts], -1) * some
 
 
+def says(edits: Edits, xp: Any = np) -> Any:
+    """In which streams (b,) there is anything to tell: a push by nothing is no change."""
+    push = edits.kind == KINDS.index("push")
+    return (edits.kind >= 0) & ~(push & (xp.abs(edits.speed).sum(-1) == 0))
+
+
 def _placed(kind: Any, xp: Any) -> Any:
     """1 for the kinds that put something somewhere: their places are counted from the middle."""
     return ((kind == KINDS.index("move")) | (kind == KINDS.index("add")))[:, None]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from wm_jax import shapes
-from wm_jax.edit import KINDS, TOLD, Edits, Objects, as_vector
+from wm_jax.edit import KINDS, TOLD, Edits, Objects, as_vector, says
 from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Apart, Conditioning, dropped, unsaid
 from wm_jax.models.context_noise import corrupt
@@ -236,7 +236,7 @@ class WorldModel:
         'state' or 'trained'; None: the first that it takes); no time passes. Raises `UserError` for
         a backbone whose state nobody knows how to edit and which was not trained to be told."""
         if (route or (*self.routes, "")[0]) == "trained":
-            said = shapes.Signal(as_vector(edits, jnp), jnp.asarray(edits.kind) >= 0)
+            said = shapes.Signal(as_vector(edits, jnp), jnp.asarray(says(edits, jnp)))
             return self._pending(state, intervention=said)
         if not hasattr(self.net.dynamics, "edit"):
             raise UserError(
