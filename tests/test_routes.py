@@ -134,14 +134,18 @@ def test_without_words_in_training_a_sentence_is_refused():
         deaf.edit(scene, "the red circle disappears", route="text")
 
 
+def moving_square():
+    frames = np.full((6, SIZE, SIZE, 3), 128, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[4:8, 2 + t : 6 + t] = (204, 25, 25)
+    return frames
+
+
 def test_a_model_with_slots_takes_changes_in_each_way():
     slots = {"model.patch": 1, "model.dynamics.slots": 3, "model.dynamics.foresight": 3}
     world = make("grid_slots", **slots, **{"model.modalities": ("intervention", "text")})
     assert world.routes == ("state", "trained", "text")
-    frames = np.full((6, SIZE, SIZE, 3), 128, np.uint8)
-    for t, frame in enumerate(frames):
-        frame[4:8, 2 + t : 6 + t] = (204, 25, 25)
-    scene = world.encode(frames)
+    scene = world.encode(moving_square())
     push = Push((9.0, 4.0), (0.0, 1.0))
     written, told = (world.edit(scene, push, route=route) for route in ("state", "trained"))
     assert written.pending is None or not written.pending.intervention.mask.any()
@@ -250,10 +254,10 @@ def test_what_is_told_changes_can_be_exported(name, tmp_path):
     world = make(name, **(slots if name == "grid_slots" else {}), **modalities)
     rounded = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), world.params)
     config = base_config(name).to_dict()
-    sizes = {"resolution": SIZE, "context": 3, "config": config, "card": "# card\n"}
+    sizes = {"resolution": SIZE, "context": 6, "config": config, "card": "# card\n"}
     export.export(world.model, rounded, tmp_path / "out", **sizes)
     exported = export_loader.load(tmp_path / "out")
-    frames = np.random.default_rng(1).integers(0, 255, (2, 3, SIZE, SIZE, 3), np.uint8)
+    frames = np.stack([moving_square(), moving_square()[:, ::-1]])
     state = exported.encode(frames)
     own = shapes.encode(world.model, rounded, jnp.asarray(frames))
     said = np.stack(
