@@ -12,6 +12,8 @@
 | told_grid       | twins:motion --resolution 32 --twins 5 --out data/told | 30 minutes     |
 
     wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
+
+What is told learns most from twins of changes that show: --kinds move,push,recolour,remove,add.
 """
 
 from __future__ import annotations
