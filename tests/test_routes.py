@@ -84,6 +84,15 @@ def test_a_push_by_nothing_is_not_said(world, scene):
     np.testing.assert_array_equal(future(world, told), future(world, scene))
 
 
+def test_a_second_change_before_the_first_was_heard_is_refused(world, scene):
+    push, words_ = Push("red ball", (2.0, 0.0)), "the red circle disappears"
+    for changes in ([push, push], [words_, words_]):
+        with pytest.raises(UserError, match="hears one change a step, and one is waiting"):
+            world.edit(scene, changes)
+    later, _, _ = world.advance(world.edit(scene, push))
+    assert world.edit(later, push).pending.intervention.mask.all()
+
+
 def test_other_words_are_another_future(world, scene):
     futures = [
         future(world, world.edit(scene, sentence)).tobytes()

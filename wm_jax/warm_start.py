@@ -36,8 +36,7 @@ class Taken(NamedTuple):
 
 def begin(state: TrainState, source: str, skip: tuple[str, ...]) -> tuple[TrainState, Taken]:
     """A fresh state with the weights of ``source`` (see `place`, or an export's folder) in it, as
-    the optimiser's start
-    and as the average; its moments, key and update are those of a fresh run.
+    the optimiser's start and as the average; its moments, key and update are those of a fresh run.
 
     Of a run that kept averaged weights, those are taken: they are the ones that were judged. Raises
     `UserError` where a weight's shape or dtype differs, or no name is shared.

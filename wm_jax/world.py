@@ -149,8 +149,8 @@ class World:
 
         In every stream of a batch the names mean what is there. ``route`` is one of this model's
         ``routes`` (None: the first that fits): 'state' writes the change into the state, 'trained'
-        tells it to the next step as training did, 'text' says a sentence to it as it stands. Of a
-        model that is told changes and has no slots, one change a step is heard: the last.
+        tells it to the next step as training did, 'text' says a sentence to it as it stands. By
+        either of the last two one change a step is heard.
 
         Raises `UserError`, in a sentence, for an object that is not there or not the only one, a
         place outside the frame, and a kind of change or a route that this model does not take.
@@ -181,6 +181,8 @@ class World:
         edits, held, wrong = self.told_edits(scene, changes)
         scene = scene._replace(pending=held)
         if (edits.kind >= 0).any():
+            if (route or (*self.routes, "")[0]) == "trained":
+                self._check_unsaid(scene, "intervention")
             scene = self._edit(self.params, scene, edits, route)
         return scene, wrong
 
@@ -188,6 +190,7 @@ class World:
         """The scene with a sentence, or one a stream, that its next step is told in words. Raises
         `UserError` for a model that was not trained to hear."""
         self._check_route("text")
+        self._check_unsaid(scene, "text")
         count = scene.step.shape[0]
         each = [sentences] * count if isinstance(sentences, str) else sentences
         return self.model.say(scene, jnp.asarray(np.stack([words.encode(s or "") for s in each])))
@@ -310,6 +313,13 @@ class World:
             raise UserError(f"there is no route '{route}'; there are {', '.join(sorted(known))}.")
         has = ", ".join(self.routes) or "none"
         raise UserError(f"{who} was not trained for edits by the route '{route}'; it takes: {has}.")
+
+    def _check_unsaid(self, scene: LatentState, name: str) -> None:
+        if scene.pending is not None and np.asarray(getattr(scene.pending, name).mask).any():
+            raise UserError(
+                f"{self.path or 'this model'} hears one change a step, and one is waiting; imagine "
+                "a frame before the next one."
+            )
 
     def _check_kind(self, kind: str) -> None:
         if kind in self.edits:

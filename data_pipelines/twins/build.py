@@ -62,9 +62,9 @@ def make_plan(
     if not 0 <= seed < 10**6:
         raise UserError(f"--seed {seed} is outside 0 to 999999; choose another.")
     scenes = {split: count for split, count in counts.items() if count}
-    unknown = sorted({*filter(None, kinds.split(","))} - {*KINDS})
+    unknown = sorted({*kinds.split(",")} - {*KINDS}) if kinds else []
     if unknown:
-        raise UserError(f"--kinds has {unknown[0]}; there are {', '.join(KINDS)}.")
+        raise UserError(f"--kinds has '{unknown[0]}'; there are {', '.join(KINDS)}.")
     if kinds and not twins:
         raise UserError("--kinds are those of counterfactuals; ask for some with --twins.")
     sizes = resolution, length, test_length

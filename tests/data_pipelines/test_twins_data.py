@@ -139,7 +139,8 @@ def test_leftovers_of_a_killed_build_are_cleared(tmp_path):
         ({"length": 20, "twins": 1}, "at least 33 frames"),
         ({"seed": -1}, "outside 0 to 999999"),
         ({"world": "fool"}, "no world 'fool'"),
-        ({"kinds": "push,pull"}, "--kinds has pull; there are move, push, recolour"),
+        ({"kinds": "push,pull"}, "--kinds has 'pull'; there are move, push, recolour"),
+        ({"kinds": ","}, "--kinds has ''; there are move"),
         ({"kinds": "push", "twins": 0}, "ask for some with --twins"),
     ],
 )

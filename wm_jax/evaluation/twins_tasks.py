@@ -1,5 +1,5 @@
 """Tasks for the hand in a world of twins: where an object shall be, and the simulator that says
-where it is. All in processes of their own may be made again from (world, number)."""
+where it is. A task is a function of (world, number, rules), so any process can make it again."""
 
 from __future__ import annotations
 

@@ -103,3 +103,12 @@ class _Convolution(nn.Module):
         if self.use_bias:
             out = out + self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return out
+
+
+def squares(
+    cells: Float[Array, "*lead p c"], shape: tuple[int, int], by: int
+) -> Float[Array, "*lead q s c"]:
+    """Cells of a grid of that ``shape`` by squares of ``by`` × ``by``, (…, p / by², by², c)."""
+    *lead, _, channels = cells.shape
+    patches = to_patches(cells.reshape(*lead, *shape, channels), by)
+    return patches.reshape(*patches.shape[:-1], by * by, channels)

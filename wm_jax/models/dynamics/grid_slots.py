@@ -57,7 +57,7 @@ from wm_jax.models.dynamics.slot_hearing import Hearing
 from wm_jax.models.dynamics.tracking import Scene
 from wm_jax.nn.compute import over_time
 from wm_jax.nn.dense import Dense
-from wm_jax.nn.grid import addresses
+from wm_jax.nn.grid import addresses, squares
 from wm_jax.nn.mlp import MLP
 from wm_jax.nn.paste import turned
 
@@ -76,9 +76,6 @@ class GridSlots(nn.Module):
     directions: along which an outline is known, a multiple of four
     taught: most slots of a window, the fullest, whose futures `teach` compares; 0: all
     foresight: steps that `teach` runs ahead from every frame
-    forgive: eighths of the frame from which on being further off costs less and less: what a missed
-        contact has thrown far off then teaches no caution to the contacts that are nearly right; 0:
-        every distance counts as what it is
     pull: standard deviation, over scenes, of a steady acceleration that all slots share, in 64ths
         of the frame a step²; 0: there is none
     spin: standard deviation of how fast objects turn, radians a step; 0: none ever does
@@ -99,7 +96,6 @@ class GridSlots(nn.Module):
     directions: int = 24
     taught: int = 0
     foresight: int = 12
-    forgive: float = 0.0
     pull: float = 0.0
     spin: float = 0.0
     shading: bool = False
@@ -269,7 +265,7 @@ class GridSlots(nn.Module):
         if self.train_pool > 1:
             coarse: Any = self._coarser()
             carry = coarse.initial(is_first.shape[0])
-            embeddings = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
+            embeddings = squares(embeddings, self.cells, self.train_pool).mean(-2)
             inputs = carry, embeddings, observed, told, is_first, keys, painted
             return coarse.apply(self.variables, *inputs, method="teach")
         seen, told_and_said = self._read(embeddings), told
@@ -356,19 +352,19 @@ class GridSlots(nn.Module):
         coarse = self._coarser()
         if self.shading:
             side = min(GROUND, coarse.cells[0])
-            parts = _pooled(embeddings, self.cells, self.cells[0] // side).mean(-2)
+            parts = squares(embeddings, self.cells, self.cells[0] // side).mean(-2)
             ground = background_plane(parts, addresses((side, side)), addresses(coarse.cells))
         else:
-            shown = _pooled(embeddings, self.cells, self.train_pool).mean(-2)
-            ground = background(_pooled(shown, coarse.cells, coarse.pool).mean(-2))
+            shown = squares(embeddings, self.cells, self.train_pool).mean(-2)
+            ground = background(squares(shown, coarse.cells, coarse.pool).mean(-2))
         return CONTRAST * embeddings, CONTRAST * ground
 
     def _read_stage(self, bare: Float[Array, "*lead p c"]):
         """The stage's reading of its cells, of a frame with the background where slots are: what
         moves would leave a mark where it was when frames stopped coming."""
         coarse = self._coarser()
-        shown = _pooled(bare / CONTRAST, self.cells, self.train_pool).mean(-2)
-        shown = _pooled(shown, coarse.cells, coarse.pool)
+        shown = squares(bare / CONTRAST, self.cells, self.train_pool).mean(-2)
+        shown = squares(shown, coarse.cells, coarse.pool)
         shown = shown.reshape(*shown.shape[:-2], -1)
         return self.stage.seen_in(nn.silu(self.stage_in(shown - 0.5)))
 
@@ -394,11 +390,3 @@ class GridSlots(nn.Module):
         stage = self.stage.correct(prior.stage, self._read_stage(bare), None)
         scene = self._finish(scene._replace(stage=stage, shown=scene.told))
         return scene if observed is None else reset(unseen, scene, observed)
-
-
-def _pooled(embeddings: Float[Array, "*lead p c"], cells: tuple[int, int], by: int):
-    """Squares of ``by`` × ``by`` cells, (…, p / by², by², c)."""
-    *lead, _, channels = embeddings.shape
-    rows, columns = cells[0] // by, cells[1] // by
-    x = embeddings.reshape(*lead, rows, by, columns, by, channels)
-    return jnp.moveaxis(x, -4, -3).reshape(*lead, rows * columns, by * by, channels)

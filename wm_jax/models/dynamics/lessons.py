@@ -94,8 +94,7 @@ def place_error(
     dynamics: Any, slots: Scene, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
 ) -> Float[Array, "b t"]:
     """From every frame ``dynamics.foresight`` steps are imagined: the mean distance of slots from
-    where the frames then show them, in eighths of the frame, over steps and summed over slots. One
-    much longer than ``dynamics.forgive`` counts by its logarithm."""
+    where the frames then show them, in eighths of the frame, over steps and summed over slots."""
     batch, time = is_first.shape
     starts = time - 1
     slots = _fullest(slots, dynamics.taught)
@@ -123,8 +122,6 @@ def place_error(
             twist = scene.turn.reshape(batch, starts, -1) - slots.turn[..., 0][:, at]
             off = off + jnp.square(RIM * twist) * told_turn[:, :starts] * told_turn[:, at]
         distance = jnp.sqrt(64 * off + 4e-4) - 0.02
-        if dynamics.forgive:
-            distance = dynamics.forgive * jnp.log1p(distance / dynamics.forgive)
         moving = {name: getattr(scene, name) for name in moving}
         return moving, (distance * trusted[:, at] * begun).sum(-1) * real
 
