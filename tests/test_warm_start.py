@@ -1,12 +1,14 @@
 """Another run's weights: by name, all of the shape that they have here, and what was not taken."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import wm_jax
 from tests import tiny
 from wm_jax import checkpoint, mesh, optim, stored, warm_start
 from wm_jax.errors import UserError
@@ -102,6 +104,14 @@ def test_a_run_begins_with_them_and_resumes_as_its_own(tmp_path, other, capsys):
 def test_what_is_to_be_skipped_and_is_not_there_is_refused(other):
     with pytest.raises(UserError, match="no weight 'dynamic', .* did you mean 'dynamics'"):
         warm_start.begin(fresh(), str(other[0]), ("dynamic",))
+
+
+def test_an_export_without_the_extra_names_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "wm_jax.export_loader", raising=False)
+    monkeypatch.delattr(wm_jax, "export_loader", raising=False)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(UserError, match=r"safetensors.*wm_jax\[export\]"):
+        stored.read("experiments/pretrained/motion")
 
 
 def test_an_export_gives_its_weights_too():

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from wm_jax import checkpoint, remote
 from wm_jax import config as configs
-from wm_jax.errors import UserError
+from wm_jax.errors import MissingExtra, UserError
 
 
 def read(path: str | Path, step: int | None = None) -> tuple[PyTree, Any, int]:
@@ -23,8 +23,10 @@ def read(path: str | Path, step: int | None = None) -> tuple[PyTree, Any, int]:
 
 
 def _exported(folder: Path) -> tuple[PyTree, Any]:
-    from wm_jax import export_loader, programs  # needs the extra 'export'
-
+    try:
+        from wm_jax import export_loader, programs
+    except ImportError as error:
+        raise MissingExtra(error.name or "safetensors", "export") from None
     try:
         weights = export_loader.weights(folder)
     except export_loader.LoadError as error:
