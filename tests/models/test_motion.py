@@ -65,6 +65,45 @@ def test_a_hand_weighs_and_bounces_otherwise_and_nothing_else_does(spin):
         np.testing.assert_array_equal(x, y)
 
 
+def test_of_two_things_without_a_hue_only_the_older_is_a_hand():
+    """An end of a bar may be taken for a hand; nothing bounces off it and nobody is shown it."""
+    net = module(0.15)
+    scene = about_to_meet(net, (GREY, GREY))
+    ages = jnp.array([[[2.0], [5.0]]])
+    bodies = motion.followed(net, scene._replace(age=ages))[0, :, 0]
+    np.testing.assert_array_equal(bodies, [0.0, 1.0])
+    hued = about_to_meet(net, (RED, GREY))._replace(age=ages[:, ::-1])
+    np.testing.assert_array_equal(motion.followed(net, hued)[0, :, 0], [1.0, 1.0])
+    alone = module(0.15).clone(told_size=1)  # a world without a hand
+    np.testing.assert_array_equal(motion.followed(alone, scene)[0, :, 0], [1.0, 1.0])
+
+
+def test_walls_are_where_the_camera_shows_them():
+    """A disc that flies at a wall turns where that is in the frame, however the camera stands."""
+    net, weights, scene = start(0.0, (RED, BLUE))
+    view = np.zeros((3, 3), np.float32)
+    view[0, 0], view[1, 2] = -0.25, 0.25  # the first number pans by shares of 64, the second zooms
+    weights = weights | {"view": {"kernel": jnp.asarray(view)}}
+    scene = scene._replace(present=scene.present.at[:, 1].set(0.0))
+
+    def turns(told, at):
+        told = jnp.array([told])
+        there = scene._replace(
+            place=scene.place.at[0, 0].set(jnp.array([at, 0.5])),
+            speed=scene.speed.at[0, 0].set(jnp.array([-0.01, 0.0])),
+            told=told,
+        )
+        out = net.apply({"params": weights}, there, None, None, told, None, method="step")[0]
+        return float(out.speed[0, 0, 0]) > 0
+
+    reach = 0.08  # of a disc of no looks
+    for told, wall in (((0.0, 0, 0), 0.0), ((-8.0, 0, 0), 0.125), ((0, np.log(0.8), 0), 0.1)):
+        size = float(np.exp(told[1]))
+        near = wall + reach * size + 0.005
+        assert turns(told, near), told
+        assert not turns(told, near + 0.02), told
+
+
 @pytest.mark.parametrize("spin", [0.0, 0.15])
 def test_one_contact_says_no_more_than_its_share_of_what_all_share(spin):
     """However steep the loss: the gradient of walls, bounce and speed is bounded, not zero."""

@@ -372,3 +372,19 @@ def test_what_rests_in_the_open_becomes_a_slot_and_a_bar_does_not():
     slot = the_slot(scenes[-1])
     np.testing.assert_allclose(SIZE * scenes[-1].place[0, slot], (10.0, 14.0), atol=0.1)
     assert np.asarray(follow([(None, None)] * 3, bar=(18, 26))[-1].present).max() == 0
+
+
+def test_what_has_no_hue_and_goes_on_outside_the_frame_is_not_a_thing():
+    """The corner of what is beyond a wall is as small as a hand is, but who knows how it goes on."""
+
+    def begun(place):
+        frame = np.full((SIZE, SIZE, 3), GREY)
+        frame[place] = 0.8
+        frame = jnp.asarray(frame.reshape(1, -1, 3), jnp.float32)
+        scene = GridSlots(CELLS, slots=3, sight=12).initial(1)
+        for _ in range(3):
+            scene = follower()(scene, frame)
+        return np.asarray(scene.present[0, :, 0]) > 0.5
+
+    assert not begun((slice(0, 6), slice(0, 5))).any()
+    assert begun((slice(10, 16), slice(12, 17))).sum() == 1

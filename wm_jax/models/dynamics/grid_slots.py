@@ -136,7 +136,6 @@ class GridSlots(nn.Module):
             self.grip = self.param("grip", zeros, (2,))
             if self.told_size > 1:
                 self.hand_grip = self.param("hand_grip", zeros, (2,))
-        self.walls_told = Dense(4, use_bias=False, kernel_init=zeros)
         if self.said_size:
             self.hearing = Hearing()
 
@@ -172,7 +171,8 @@ class GridSlots(nn.Module):
         may be a camera and a light, `motion.outlook`. A slot: place, present, colour, speed (which
         no decoder needs, but a read-out does), look; where they turn, cosine, sine and spin."""
         speed = motion.FEEL * carry.speed
-        slots = [carry.place, carry.present, carry.colour / CONTRAST, speed, carry.look]
+        there = motion.followed(self, carry)
+        slots = [carry.place, there, carry.colour / CONTRAST, speed, carry.look]
         if self.spin:
             slots += [jnp.cos(carry.turn), jnp.sin(carry.turn), motion.FEEL * carry.rate / 8]
         cells = carry.stage
@@ -274,7 +274,9 @@ class GridSlots(nn.Module):
         alone = self.clone(parent=None)
         frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
         slots: Any = alone.apply(*frozen, is_first, method="follow")
-        slots = slots._replace(look=self.look_at(slots.template)[0])
+        slots = slots._replace(
+            look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
+        )
         key = jax.random.key(0) if keys is None else keys[0]
         terms = {
             "place": lessons.place_error(
@@ -341,7 +343,7 @@ class GridSlots(nn.Module):
         return Objects(
             place=carry.place,
             speed=carry.speed,
-            present=carry.present[..., 0],
+            present=motion.followed(self, carry)[..., 0],
             colour=carry.colour / CONTRAST,
             coverage=coverage.reshape(*lead, side, side),
             known=templates.whole(coverage, known)[..., 0],

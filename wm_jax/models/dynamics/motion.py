@@ -58,9 +58,21 @@ def bodies_of(dynamics: Any, scene: Scene) -> Bodies:
         support=0.08 + 0.05 * support,
         sharp=SHARP * dynamics.directions * jnp.exp(jnp.clip(0.3 * sharp, -2.0, 2.0)),
         log_mass=log_mass,
-        present=scene.present,
+        present=followed(dynamics, scene),
         gyration=_gyration(support, *gyration) if dynamics.spin else None,
     )
+
+
+def followed(dynamics: Any, scene: Scene) -> Float[Array, "*b k 1"]:
+    """How much of a body each slot is. Where there may be a hand, there is one: of what has no hue,
+    which a bar's end or the arena's edge may be taken for as the camera moves, that which was found
+    in most frames."""
+    if dynamics.told_size == 1:
+        return scene.present
+    grey = scene.present * _grey(scene)
+    oldest = jnp.argmax(jnp.where(grey > 0.3, scene.age, -1.0), -2, keepdims=True)
+    others = jnp.arange(grey.shape[-2])[:, None] != oldest
+    return scene.present * (1 - others * _grey(scene))
 
 
 def _kind(dynamics: Any, scene: Scene) -> Float[Array, "b k f"]:
@@ -102,7 +114,9 @@ def predict(
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
     speed = steady(scene.speed + push + pull, LONGEST)
-    walls = jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls + 0.1 * dynamics.walls_told(news)
+    walls = jnp.broadcast_to(jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls, (len(told), 4))
+    if dynamics.told_size > 1:
+        walls = _shown(dynamics, walls, told)
     walls = steady(walls, LONGEST)
     bounce = _of_contacts(dynamics, scene, "bounce", (1.5, 1.5))
     late = within(0.05 + _each(dynamics.late, scene), 0.0, 0.5)
@@ -140,6 +154,12 @@ def predict(
         told=told,
         **turning,
     )
+
+
+def _shown(dynamics: Any, walls: Float[Array, "b 4"], told: Array) -> Float[Array, "b 4"]:
+    """Where the camera shows the walls, of where they are while it is told nothing."""
+    by = _view(dynamics, jnp.zeros_like(told), told)
+    return 0.5 + jnp.exp(by[:, 2:]) * (walls - 0.5) + by[:, [0, 1, 0, 1]]
 
 
 def _zoomed(dynamics: Any, scene: Scene, bodies: Bodies, told: Array, view: Array):

@@ -118,7 +118,7 @@ def give_birth(
     fine = templates.fine(side)
     past, moved = scene.past[..., :-1], _moved(scene, pixels)
     rare = jnp.square(pixels - ground).sum(-1)
-    alone = _stands_alone(rare > NEW, side, cells)
+    alone = _stands_alone(rare > NEW, side, cells) & ~_cut_off(rare > NEW, side, cells)
     # What has a hue is no bar: it stands alone beside one, and beside what is followed already.
     share = owners(scene.place, scene.colour, scene.present, pixels, ground, cells).share.sum(1)
     hued = (rare > NEW) & (saturation(pixels)[..., 0] > HUED) & (share < 0.5)
@@ -333,6 +333,15 @@ def _stands_alone(rare: Bool[Array, "b p"], side: int, cells: tuple[int, int]):
     maps, fine = rare.reshape(-1, *cells).astype(jnp.float32), templates.fine(side)
     inside, around = _sums(maps, side // 2 - 1), _sums(maps, side // 2 + 1)
     return ((around - inside < 1.5 * fine) & (inside > 4 * fine**2)).reshape(rare.shape)
+
+
+def _cut_off(rare: Bool[Array, "b p"], side: int, cells: tuple[int, int]):
+    """Whether what is rare in the square of `_stands_alone` reaches the frame's rim: what goes on
+    outside, as a bar does and what is beyond a wall, would stand alone in a corner."""
+    rim = np.ones(cells, np.float32)
+    rim[1:-1, 1:-1] = 0.0
+    maps = rare.reshape(-1, *cells) * rim
+    return (_sums(maps, side // 2 - 1) > 0.5).reshape(rare.shape)
 
 
 def _sums(maps: Float[Array, "b h w"], reach: int) -> Float[Array, "b h w"]:
