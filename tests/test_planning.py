@@ -37,11 +37,24 @@ class Puck(NamedTuple):
     def decode(self, params, state, key=None):
         return jnp.zeros((state.carry.shape[0], SIZE, SIZE, 3))
 
+    def nudged(self, params, state, place, speed):
+        return state._replace(carry=state.carry + place, tokens=state.tokens + place)
+
     def objects(self, params, state):
         one = jnp.ones(state.carry.shape[:2])
         colour = jnp.broadcast_to(naming.colour_of("red"), (*one.shape, 3))
         coverage = jnp.ones((*one.shape, 4, 4))
         return Objects(state.carry, 0 * state.carry, one, colour, coverage, one)
+
+
+class Ledge(Puck):
+    """What goes too far to the right falls off."""
+
+    def step(self, params, state, told, frame=None, key=None):
+        state = super().step(params, state, told, frame, key)
+        x, y = state.carry[..., 0], state.carry[..., 1]
+        place = jnp.stack([jnp.where(x > 20 / SIZE, 1.0, x), y], -1)
+        return state._replace(carry=place, tokens=place)
 
 
 class Table:
@@ -144,6 +157,28 @@ def test_watching_on_is_watching_all_of_it(world):
     )
     jax.tree.map(np.testing.assert_array_equal, whole.carry, part.carry)
     assert int(part.step[0]) == 6
+
+
+def test_a_plan_that_doubts_keeps_away_from_where_little_makes_much():
+    world = World(Ledge(), {}, SIZE, ("actions",), path="ledge")
+    begin = Table((16.5, 16.5))(np.zeros((2, 2)))
+    scene = world.encode(begin, actions=np.zeros((2, 2)))
+    rng = np.random.default_rng(5)
+    wrong = [(0.3 / 64 * rng.normal(size=(1, 1, 2)), np.zeros((1, 1, 2))) for _ in range(32)]
+
+    def falls(doubts):
+        goal = [At("red", 6, (20.0, 16.5))]
+        found = solve(world, scene, goal, "actions", doubts=doubts)
+        assert found.reports[0].off < (0.3 if doubts == 1 else 4.0)  # as the model believes it
+        ends = []
+        for by in wrong:
+            there = world.model.nudged({}, scene, *map(np.float32, by))
+            clip = world.rollout(there, 6, actions=found.actions)
+            ends.append(np.asarray(clip.objects.place)[0, -1, 0, 0] == 1.0)
+        return np.mean(ends)
+
+    trusting, doubting = falls(1), falls(8)
+    assert trusting > 0.3 and doubting < trusting / 2, (trusting, doubting)
 
 
 def test_a_gradient_finds_the_way_too(world, scene):

@@ -9,7 +9,8 @@ Nobody trained the model for this: its latent state is searched. What may change
 the objects that the constraints name (``over='latents'``; each costs `EFFORT` px of error a px a
 frame, so what is found stays near what was seen), or what the hand does (``over='actions'``, of a
 model that is told actions; see `wm_jax.planning` for plans that look again on the way). Candidates
-are rolled out in one batch; the search is `wm_jax.search`.
+are rolled out in one batch; the search is `wm_jax.search`. With ``doubts`` each of them is judged in as
+many scenes that differ by as little as a model may be wrong: what only just works is not chosen.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ WIDE = 1.5
 EFFORT = 0.2
 #: px of 64 within which a constraint counts as met.
 MET = 2.0
+#: How far things may be from where a model that doubts believes them, px of 64 and px a frame, and
+#: what a hand is told from what it does, world units a frame: standard deviations.
+DOUBT = (0.3, 0.05, 0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,7 @@ def solve(
     told: Mapping[str, Any] | None = None,
     first: Float[np.ndarray, "t 2"] | None = None,
     method: str = "cem",
+    doubts: int = 1,
 ) -> Solution:
     """See the module's docstring. ``scene`` is one stream.
 
@@ -99,11 +104,12 @@ def solve(
             constraint needs
     first:  actions to start from, of as many frames
     method: 'cem', or for actions 'gradient': `search.descend` through the rollout
+    doubts: scenes that each candidate is judged in, the first of them ``scene``: see `DOUBT`
 
     Raises `UserError` for an object that is not there, a place or frame that cannot be, a model
     without slots, and actions that a model is not told.
     """
-    problem = _Problem(world, scene, constraints, over, told or {})
+    problem = _Problem(world, scene, constraints, over, told or {}, doubts, seed)
     start = None if first is None else knots_of(first)
     space = problem.size, problem.wide, seed, start
     if method == "cem":
@@ -125,6 +131,8 @@ class _Problem:
         constraints: Sequence[Constraint],
         over: str,
         told: Mapping[str, Any],
+        doubts: int,
+        seed: int,
     ):
         self.world, self.scene, self.constraints = world, scene, list(constraints)
         self.unit = world.resolution / 64
@@ -146,6 +154,7 @@ class _Problem:
             self.size, self.wide = 2 * len(self.free), WIDE * self.unit
         else:
             raise UserError(f"over='{over}' cannot be searched; choose latents or actions.")
+        self._scenes, self._astray = self._doubted(doubts, np.random.default_rng((seed, doubts)))
         self._kinds = tuple(type(c) for c in self.constraints)
         self._aims = self._numbers()
         self._missed = program(world.model, self._kinds)
@@ -179,42 +188,73 @@ class _Problem:
             for slot, (x, y) in zip(self.free, drawn.reshape(-1, 2), strict=True)
         ]
 
+    def _doubted(
+        self, doubts: int, rng: np.random.Generator
+    ) -> tuple[LatentState, Float[np.ndarray, "s p"]]:
+        """The scenes in which all is judged, the first as it is, and what is added to all that is
+        done in each."""
+        def wrong(size: float, *shape: int) -> Float[np.ndarray, "s *shape"]:
+            """Nothing at first, and nothing in the mean."""
+            drawn = rng.normal(0, size, (doubts - 1, *shape))
+            drawn = drawn - drawn.mean(0) if doubts > 1 else drawn
+            return np.concatenate([np.zeros((1, *shape)), drawn]).astype(np.float32)
+
+        place, speed, act = DOUBT
+        scenes = jax.tree.map(lambda x: jnp.repeat(x, doubts, 0), self.scene)
+        if doubts > 1 and hasattr(self.world.model, "nudged"):
+            there = np.shape(self.world.objects(self.scene).place)[1:]
+            by = wrong(place / 64, *there), wrong(speed / 64, *there)
+            scenes = self.world.model.nudged(self.world.params, scenes, *by)
+        return scenes, wrong(act if self.over == "actions" else 0.0, self.size)
+
     def cost(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, " c"]:
-        return self._imagine(drawn).sum(1) + self._effort * np.abs(drawn).mean(1)
+        return self._imagine(drawn).sum(2).mean(1) + self._effort * np.abs(drawn).mean(1)
 
     def cost_and_slope(self, drawn: Float[np.ndarray, "c p"]):
         """The same, and its gradient, (c, p)."""
         slope = slope_program(self.world.model, self._kinds, self.steps)
         scene, told = self._begin(len(drawn))
         inputs = (self.world.params, scene, told, self._aims, self.world.resolution)
-        values, slopes = slope(jnp.asarray(drawn), *inputs, self._effort)
-        return np.asarray(values), np.asarray(slopes)
+        found = slope(jnp.asarray(self._everywhere(drawn)), *inputs, self._effort)
+        values, slopes = (np.asarray(x).reshape(*self._each, *x.shape[1:]).mean(1) for x in found)
+        return values, slopes
 
     @property
     def _effort(self) -> float:
         return EFFORT * (1 if self.over == "latents" else self.unit)
 
+    @property
+    def _each(self) -> tuple[int, int]:
+        """What is split into candidates and scenes."""
+        return -1, len(self._astray)
+
+    def _everywhere(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, "cs p"]:
+        """Each candidate as it comes out in each scene."""
+        return (drawn[:, None] + self._astray).reshape(-1, self.size).astype(np.float32)
+
     def _begin(self, count: int) -> tuple[LatentState, Conditions]:
-        """As many copies of the scene, and what is told besides."""
-        scene = jax.tree.map(lambda x: jnp.repeat(x, count, 0), self.scene)
+        """The scenes as often, and what is told besides."""
+        scene = jax.tree.map(lambda x: jnp.concatenate([x] * count), self._scenes)
         held = telling.throughout(scene.pending, self.steps)
-        told = telling.with_held(self.world.told(self.told, (count, self.steps)), held)
+        lead = (len(scene.step), self.steps)
+        told = telling.with_held(self.world.told(self.told, lead), held)
         return scene._replace(pending=None), told
 
-    def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, "c n"]:
-        """By how much each constraint is missed: see `_missed`."""
+    def _imagine(self, drawn: Float[np.ndarray, "c p"]) -> Float[np.ndarray, "c s n"]:
+        """By how much each constraint is missed in each scene: see `_missed`."""
         scene, told = self._begin(len(drawn))
+        every = self._everywhere(drawn)
         if self.over == "actions":
-            told = acting(told, jnp.asarray(actions_of(drawn, self.steps)))
+            told = acting(told, jnp.asarray(actions_of(every, self.steps)))
         else:
-            for one in zip(*(self.changes(row) for row in drawn), strict=True):
+            for one in zip(*(self.changes(row) for row in every), strict=True):
                 scene = self.world.edit_each(scene, one)[0]
         inputs = (self.world.params, scene, told, self._aims, self.world.resolution)
-        return np.asarray(self._missed(*inputs))
+        return np.asarray(self._missed(*inputs)).reshape(*self._each, len(self.constraints))
 
     def solution(self, best: np.ndarray) -> Solution:
         reports = []
-        missed = self._imagine(best[None])[0]
+        missed = self._imagine(best[None])[0, 0]
         for constraint, off in zip(self.constraints, map(float, missed), strict=True):
             if isinstance(constraint, Keep):
                 off /= FRAME * self.unit

@@ -27,6 +27,8 @@ from wm_jax.world import World
 
 #: Frames that a plan is followed before it is made anew.
 LOOK = 8
+#: Scenes that differ by what a model may be wrong by, in which each plan is judged.
+DOUBTS = 4
 
 Act = Callable[[Float[np.ndarray, "k 2"]], UInt8[np.ndarray, "k h w 3"]]
 
@@ -51,10 +53,11 @@ def pursue(
     told: Mapping[str, Any] | None = None,
     method: str = "cem",
     look: int = LOOK,
+    doubts: int = DOUBTS,
 ) -> Pursuit:
     """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
     frames up to the last goal, ``method`` that of `constraints.solve`, ``look`` how many frames
-    pass from one plan to the next. Raises `UserError` as `solve` does. Whom a goal is about is
+    pass from one plan to the next, ``doubts`` that of `solve`. Raises `UserError` as `solve` does. Whom a goal is about is
     settled in ``scene``: later a point may be somebody else's."""
     there = world.things(scene)
     goals = [_settled(goal, there, world.resolution) for goal in goals]
@@ -67,7 +70,9 @@ def pursue(
         left = [_later(goal, begin) for goal in goals if last_frame(goal) > begin]
         ahead = {name: value[begin:total] for name, value in told.items()}
         try:
-            found = solve(world, scene, left, "actions", seed + begin, ahead, first, method)
+            found = solve(
+                world, scene, left, "actions", seed + begin, ahead, first, method, doubts
+            )
             plan = found.actions
             promised.append(found.reports)
         except UserError:

@@ -94,6 +94,9 @@ class Net(nn.Module):
     def edit(self, carry, edits):
         return self.dynamics.edit(carry, edits)
 
+    def nudged(self, carry, place, speed):
+        return self.dynamics.nudged(carry, place, speed)
+
     def objects(self, carry):
         return self.dynamics.objects(carry)
 
@@ -256,6 +259,19 @@ class WorldModel:
         if before is None:
             before = shapes.no_conditions(len(state.step))
         return state._replace(pending=shapes.with_pending(before._replace(**said), before))
+
+    def nudged(
+        self,
+        params: PyTree,
+        state: shapes.LatentState,
+        place: Float[Array, "b k 2"],
+        speed: Float[Array, "b k 2"],
+    ) -> shapes.LatentState:
+        """The state with each object so far from where it was believed to be (shares of the frame),
+        and so much faster (shares a step), as one may be who looks less well. Of a backbone with
+        `objects`."""
+        carry = self._apply(params, "nudged", state.carry, place, speed)
+        return self._state(params, carry, state.step)._replace(pending=state.pending)
 
     def objects(self, params: PyTree, state: shapes.LatentState) -> Objects | None:
         """What the state says of the objects in it; None of a backbone whose state has none."""

@@ -336,6 +336,12 @@ class GridSlots(nn.Module):
         """The scene with a change in it: see `slot_edit`."""
         return slot_edit.apply(scene, edits, self.cells, self.pull, self.look_at)
 
+    def nudged(
+        self, scene: Scene, place: Float[Array, "b k 2"], speed: Float[Array, "b k 2"]
+    ) -> Scene:
+        """The scene with slots so far away and so much faster."""
+        return scene._replace(place=scene.place + place, speed=scene.speed + speed)
+
     def objects(self, carry: Scene) -> Objects:
         """What is in the slots."""
         coverage, known = templates.coverage_and_known(carry.template)
