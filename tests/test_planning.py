@@ -178,7 +178,7 @@ def test_a_plan_that_doubts_keeps_away_from_where_little_makes_much():
         return np.mean(ends)
 
     trusting, doubting = falls(1), falls(8)
-    assert trusting > 0.3 and doubting < trusting / 2, (trusting, doubting)
+    assert trusting > 0.4 and doubting < 0.3, (trusting, doubting)
 
 
 def test_a_gradient_finds_the_way_too(world, scene):

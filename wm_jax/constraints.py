@@ -9,8 +9,9 @@ Nobody trained the model for this: its latent state is searched. What may change
 the objects that the constraints name (``over='latents'``; each costs `EFFORT` px of error a px a
 frame, so what is found stays near what was seen), or what the hand does (``over='actions'``, of a
 model that is told actions; see `wm_jax.planning` for plans that look again on the way). Candidates
-are rolled out in one batch; the search is `wm_jax.search`. With ``doubts`` each of them is judged in as
-many scenes that differ by as little as a model may be wrong: what only just works is not chosen.
+are rolled out in one batch; the search is `wm_jax.search`. With ``doubts`` each of them is judged
+in as many scenes that differ by as little as a model may be wrong: what only just works is not
+chosen.
 """
 
 from __future__ import annotations
@@ -193,6 +194,7 @@ class _Problem:
     ) -> tuple[LatentState, Float[np.ndarray, "s p"]]:
         """The scenes in which all is judged, the first as it is, and what is added to all that is
         done in each."""
+
         def wrong(size: float, *shape: int) -> Float[np.ndarray, "s *shape"]:
             """Nothing at first, and nothing in the mean."""
             drawn = rng.normal(0, size, (doubts - 1, *shape))

@@ -57,8 +57,8 @@ def pursue(
 ) -> Pursuit:
     """See the module's docstring; ``told`` is what else will be told (`World.rollout`), of all
     frames up to the last goal, ``method`` that of `constraints.solve`, ``look`` how many frames
-    pass from one plan to the next, ``doubts`` that of `solve`. Raises `UserError` as `solve` does. Whom a goal is about is
-    settled in ``scene``: later a point may be somebody else's."""
+    pass from one plan to the next, ``doubts`` that of `solve`. Raises `UserError` as `solve` does.
+    Whom a goal is about is settled in ``scene``: later a point may be somebody else's."""
     there = world.things(scene)
     goals = [_settled(goal, there, world.resolution) for goal in goals]
     told = {name: np.asarray(value) for name, value in (told or {}).items()}
@@ -70,9 +70,7 @@ def pursue(
         left = [_later(goal, begin) for goal in goals if last_frame(goal) > begin]
         ahead = {name: value[begin:total] for name, value in told.items()}
         try:
-            found = solve(
-                world, scene, left, "actions", seed + begin, ahead, first, method, doubts
-            )
+            found = solve(world, scene, left, "actions", seed + begin, ahead, first, method, doubts)
             plan = found.actions
             promised.append(found.reports)
         except UserError:

@@ -202,12 +202,13 @@ class Simulator:
             "camera": camera + self.camera_offset,
         }
 
-    def set_state(self, position, velocity, angle=None, angular_velocity=None) -> None:
+    def set_state(self, position, velocity, angle=None, angular_velocity=None, hand=None) -> None:
         """Put the present objects at these places (N,2) with these velocities (N,2).
 
-        `angle` and `angular_velocity` (N,) are kept where they are None; empty slots are ignored.
+        `angle` and `angular_velocity` (N,), and `hand` (2,2), its place and velocity, are kept
+        where they are None; empty slots are ignored.
         """
-        given = (position, velocity, angle, angular_velocity)
+        given = (position, velocity, angle, angular_velocity, hand)
         self._history.append(("set_state", copy.deepcopy(given)))
         for slot, body in self.bodies.items():
             body.position = float(position[slot][0]), float(position[slot][1])
@@ -216,6 +217,8 @@ class Simulator:
                 body.angle = float(angle[slot])
             if angular_velocity is not None:
                 body.angular_velocity = float(angular_velocity[slot])
+        if hand is not None and self.hand is not None:
+            self.hand.position, self.hand.velocity = (tuple(map(float, x)) for x in hand)
 
     def apply(self, change: Intervention) -> None:
         """Make one intervention now. Its `frame` is not looked at."""

@@ -49,6 +49,22 @@ def test_an_execution_is_what_the_simulator_does(task):
     assert resting or (frames != again[RULES.context :]).any()
 
 
+def test_what_is_told_typical_masses_is_in_the_same_state_with_others(task):
+    simulator = task.simulator.copy()
+    for action in (0.5, -0.5):
+        simulator.step((action, 0.2))  # so that the hand moves
+    known = twins_tasks._typical(simulator)
+    true, told = simulator.state(), known.state()
+    for name in ("position", "velocity", "angle", "angular_velocity", "hand", "gravity"):
+        np.testing.assert_array_equal(told[name], true[name], err_msg=name)
+    np.testing.assert_array_equal(known.hand.velocity, simulator.hand.velocity)
+    assert {body.mass for body in known.bodies.values()} == {1.0}
+    assert {known.objects["restitution"][slot] for slot in known.bodies} == {0.95}
+    twin = known.copy()  # and so are its copies
+    np.testing.assert_array_equal(twin.hand.velocity, known.hand.velocity)
+    np.testing.assert_array_equal(twin.state()["position"], told["position"])
+
+
 def test_the_plans_of_a_model_are_executed(task, monkeypatch):
     seen = {}
 
@@ -82,12 +98,14 @@ def test_gain_goes_from_rest_to_the_simulator():
         "deaf": np.full((2, 1), np.nan),
         "rest": np.array([[10.0], [10.0]]),
         "random": np.array([[12.0, 8.0], [16.0, 4.0]]),
+        "typical": np.array([[4.0], [2.0]]),
         "truth": np.array([[1.0], [1.0]]),
     }
     rows = judge_planning.rows_of(off, RULES, None)
     found = {(r["model"], r["metric"]): r for r in rows}
     gain = {model: found[model, "plan_gain"]["value"] for model in off}
-    assert gain == {"model": 0.611111, "deaf": None, "rest": 0.0, "random": 0.0, "truth": 1.0}
+    assert gain == {"model": 0.611111, "deaf": None, "rest": 0.0, "random": 0.0,
+                    "typical": 0.777778, "truth": 1.0}  # fmt: skip
     assert found["model", "plan_distance"]["value"] == 4.5
     assert found["random", "plan_reached"]["value"] == 0.25
     assert found["deaf", "plan_distance"]["n"] == 0 and found["model", "plan_gain"]["n"] == 2
@@ -115,6 +133,7 @@ def test_the_suite_from_scenes_to_a_result():
     report, result = judge_planning.judge_planning({"deaf": run}, world, RULES, "command", 2)
     found = {(r["model"], r["metric"]): r["value"] for r in result["rows"]}
     assert found["truth", "plan_distance"] < found["rest", "plan_distance"]
+    assert found["typical", "plan_distance"] < found["rest", "plan_distance"]
     assert found["truth", "plan_gain"] == 1 and found["deaf", "plan_gain"] is None
     assert len(result["scenes"]) == 2 and not report.films
     assert result["protocol"]["episodes"] == 2

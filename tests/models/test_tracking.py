@@ -375,7 +375,7 @@ def test_what_rests_in_the_open_becomes_a_slot_and_a_bar_does_not():
 
 
 def test_what_has_no_hue_and_goes_on_outside_the_frame_is_not_a_thing():
-    """The corner of what is beyond a wall is as small as a hand is, but who knows how it goes on."""
+    """The corner of what is beyond a wall is as small as a hand, but who knows how it goes on."""
 
     def begun(place):
         frame = np.full((SIZE, SIZE, 3), GREY)

@@ -26,8 +26,9 @@ from wm_jax.evaluation.twins_world import TwinsWorld
 from wm_jax.progress import Progress
 from wm_jax.world import World
 
-#: Beside the models: a hand that rests, random actions, and the same search in the simulator.
-BESIDE = ("rest", "random", "truth")
+#: Beside the models: a hand that rests, random actions, and the same search in the simulator, not
+#: told what no frame shows, and told everything.
+BESIDE = ("rest", "random", "typical", "truth")
 #: Scenes in a row without a task after which there is no hope of one.
 HOPELESS = 64
 

@@ -275,10 +275,11 @@ class PlanningProtocol(Protocol):
         "of them by which an object ends `far` from where it goes by itself. The model plans by "
         "the cross-entropy method, does `look` frames of it in the true simulator, watches them "
         "and plans the rest anew. Truth: the same search, candidates, rounds and looks with a copy "
-        "of the simulator, which is told everything. Distance: of the object from the goal at the "
-        "end; of an object that the model does not have, that where the hand rests. Gain: the "
-        "share of the way from `rest` to `truth`, a ratio of sums. Intervals by bootstrap over "
-        "scenes."
+        "of the simulator, which is told everything; typical: the same, told the middle of what "
+        "the world draws for each object's mass, friction and restitution. Distance: of the object "
+        "from the goal at the end; of an object that the model does not have, that where the hand "
+        "rests. Gain: the share of the way from `rest` to `truth`, a ratio of sums. Intervals by "
+        "bootstrap over scenes."
     )
 
     @property

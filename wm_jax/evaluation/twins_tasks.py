@@ -70,14 +70,16 @@ class Task(NamedTuple):
 
         return act, twin
 
-    def planned_by_simulator(self, seed: int) -> float:
-        """How far off the same search ends, with as many looks, that has the truth as its model."""
+    def planned_by_simulator(self, seed: int, typical: bool = False) -> float:
+        """How far off the same search ends, with as many looks, that has the truth as its model;
+        ``typical``: the truth but for what no frame shows (`_typical`)."""
         twin, first, rules = self.simulator.copy(), None, self.rules
         for begin in range(0, rules.horizon, rules.look):
             left = rules.horizon - begin
+            known = _typical(twin) if typical else twin
 
-            def cost(drawn: np.ndarray, twin: Simulator = twin, left: int = left) -> np.ndarray:
-                return np.array([self.off(_done(twin, actions_of(row, left))) for row in drawn])
+            def cost(drawn: np.ndarray, known: Simulator = known, left: int = left) -> np.ndarray:
+                return np.array([self.off(_done(known, actions_of(row, left))) for row in drawn])
 
             knots = cross_entropy(cost, 2 * knot_count(left), FORCE, seed + begin, first)
             plan = actions_of(knots, left)
@@ -120,8 +122,23 @@ def without_model(name: str, index: int, rules: PlanningProtocol) -> dict[str, l
     return {
         "rest": [task.after(np.zeros((rules.horizon, 2)))],
         "random": [task.after(actions) for actions in drawn],
+        "typical": [task.planned_by_simulator(index, typical=True)],
         "truth": [task.planned_by_simulator(index)],
     }
+
+
+def _typical(simulator: Simulator) -> Simulator:
+    """The same scene in the same state, but that every object has the middle of what its world
+    draws in place of its own mass, friction and restitution: no frame shows them before a touch."""
+    scene, state, hand = simulator.scene, simulator.state(), simulator.hand
+    there, mass = scene.mass > 0, 1.0
+    values = {"mass": mass, "inertia": mass * scene.inertia / np.where(there, scene.mass, 1.0)}
+    values |= {n: sum(getattr(scene.world, n)) / 2 for n in ("friction", "restitution")}
+    values = {name: np.where(there, value, 0.0) for name, value in values.items()}
+    twin = Simulator(dataclasses.replace(scene, **values))
+    moving = (state[n] for n in ("position", "velocity", "angle", "angular_velocity"))
+    twin.set_state(*moving, None if hand is None else (hand.position, hand.velocity))
+    return twin
 
 
 def _drawn(run: Recording, rules: PlanningProtocol, name: str, count: int) -> list[np.ndarray]:
