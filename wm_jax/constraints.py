@@ -204,7 +204,9 @@ class _Problem:
         place, speed, act = DOUBT
         scenes = jax.tree.map(lambda x: jnp.repeat(x, doubts, 0), self.scene)
         if doubts > 1 and hasattr(self.world.model, "nudged"):
-            there = np.shape(self.world.objects(self.scene).place)[1:]
+            objects = self.world.objects(self.scene)
+            assert objects is not None
+            there = np.shape(objects.place)[1:]
             by = wrong(place / 64, *there), wrong(speed / 64, *there)
             scenes = self.world.model.nudged(self.world.params, scenes, *by)
         return scenes, wrong(act if self.over == "actions" else 0.0, self.size)

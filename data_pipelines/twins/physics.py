@@ -218,7 +218,8 @@ class Simulator:
             if angular_velocity is not None:
                 body.angular_velocity = float(angular_velocity[slot])
         if hand is not None and self.hand is not None:
-            self.hand.position, self.hand.velocity = (tuple(map(float, x)) for x in hand)
+            (x, y), (vx, vy) = hand
+            self.hand.position, self.hand.velocity = (float(x), float(y)), (float(vx), float(vy))
 
     def apply(self, change: Intervention) -> None:
         """Make one intervention now. Its `frame` is not looked at."""

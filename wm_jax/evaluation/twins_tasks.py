@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -131,13 +131,22 @@ def _typical(simulator: Simulator) -> Simulator:
     """The same scene in the same state, but that every object has the middle of what its world
     draws in place of its own mass, friction and restitution: no frame shows them before a touch."""
     scene, state, hand = simulator.scene, simulator.state(), simulator.hand
-    there, mass = scene.mass > 0, 1.0
-    values = {"mass": mass, "inertia": mass * scene.inertia / np.where(there, scene.mass, 1.0)}
-    values |= {n: sum(getattr(scene.world, n)) / 2 for n in ("friction", "restitution")}
-    values = {name: np.where(there, value, 0.0) for name, value in values.items()}
-    twin = Simulator(dataclasses.replace(scene, **values))
-    moving = (state[n] for n in ("position", "velocity", "angle", "angular_velocity"))
-    twin.set_state(*moving, None if hand is None else (hand.position, hand.velocity))
+    there = scene.mass > 0
+
+    def each(value: Any) -> np.ndarray:
+        return np.where(there, value, 0.0)
+
+    scene = dataclasses.replace(
+        scene,
+        mass=each(1.0),
+        inertia=each(scene.inertia / np.where(there, scene.mass, 1.0)),
+        friction=each(sum(scene.world.friction) / 2),
+        restitution=each(sum(scene.world.restitution) / 2),
+    )
+    twin = Simulator(scene)
+    place, speed = state["position"], state["velocity"]
+    moving = None if hand is None else (hand.position, hand.velocity)
+    twin.set_state(place, speed, state["angle"], state["angular_velocity"], moving)
     return twin
 
 
