@@ -217,6 +217,13 @@ def test_dropped_modalities_are_absent_for_a_whole_stream():
         assert 0.65 < mask[:, 0].mean() < 0.75
     apart = np.asarray(kept.text.mask[:, 0]) != np.asarray(kept.intervention.mask[:, 0])
     assert apart.any(), "each is dropped by itself"
+    some = dropped(full, 0.3, jax.random.key(0), ("text", "intervention"))
+    for name in shapes.CONDITION_SIZES:
+        same = np.asarray(getattr(some, name).mask), np.asarray(getattr(kept, name).mask)
+        if name in ("text", "intervention"):
+            np.testing.assert_array_equal(*same)
+        else:
+            assert same[0].all(), name
 
 
 def test_a_timeline_keeps_what_was_said_in_words_and_plays_it_again(world, tmp_path):

@@ -9,11 +9,14 @@
 | small_full      | twins:full   --resolution 64 --out data/full       | 75 minutes        |
 | small_rssm      | as small, with DreamerV3's RSSM                    | 75 minutes        |
 | told            | twins:motion --resolution 64 --twins 5 --out data/told | 30 minutes     |
+| told_full       | twins:full   --resolution 64 --twins 6 --out data/told_full | 60 minutes |
 | told_grid       | twins:motion --resolution 32 --twins 5 --out data/told | 30 minutes     |
 
     wm-jax train --config experiments/configs/twins.py:small --workdir runs/small
 
-What is told learns most from twins of changes that show: --kinds move,push,recolour,remove,add.
+What is told learns most from twins of changes that show: --kinds move,push,recolour,remove,add, and
+gravity in twins:full. `told_full` begins with the weights of a run of `small_full`:
+--config.train.init_from=runs/small_full.
 """
 
 from __future__ import annotations
@@ -61,6 +64,18 @@ FINE = {
     "model.dynamics.sight": 24,
     "model.dynamics.train_pool": 2,
 }
+#: What a world with gravity, spin, a hand, a light and a camera needs.
+FULL: dict[str, Any] = {
+    "data.directory": "data/full",
+    "model.modalities": ("actions", "camera", "light"),
+    "model.dynamics.slots": 8,
+    "model.dynamics.pull": 0.015,
+    "model.dynamics.spin": 0.15,
+    "model.dynamics.shading": True,
+    "model.dynamics.directions": 36,
+    "model.dynamics.taught": 6,
+    "model.dynamics.train_pool": 1,
+}
 #: DreamerV3's setting where it is not a field of the backbone: whole windows, LaProp, AGC.
 RSSM = {
     "model.name": "rssm",
@@ -74,7 +89,7 @@ RSSM = {
 }
 #: What learns from twins what a change does: it is told some as a vector, some in words, some as
 #: both and some not at all.
-CHANGES = {
+CHANGES: dict[str, Any] = {
     "data.directory": "data/told",
     "data.conditions": ("intervention", "text"),
     "model.modalities": ("intervention", "text"),
@@ -127,18 +142,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": SMALL | FINE | {"model.dynamics.directions": 48},
     "told": SMALL | FINE | {"model.dynamics.directions": 48} | CHANGES | TOLD,
     "told_grid": QUICKSTART | CHANGES | TOLD_GRID,
-    "small_full": SMALL
+    "small_full": SMALL | FINE | FULL,
+    "told_full": SMALL
     | FINE
+    | FULL
+    | CHANGES
+    | TOLD
     | {
-        "data.directory": "data/full",
-        "model.modalities": ("actions", "camera", "light"),
-        "model.dynamics.slots": 8,
-        "model.dynamics.pull": 0.015,
-        "model.dynamics.spin": 0.15,
-        "model.dynamics.shading": True,
-        "model.dynamics.directions": 36,
-        "model.dynamics.taught": 6,
-        "model.dynamics.train_pool": 1,
+        "data.directory": "data/told_full",
+        "data.conditions": (*FULL["model.modalities"], *CHANGES["model.modalities"]),
+        "model.modalities": (*FULL["model.modalities"], *CHANGES["model.modalities"]),
+        "model.loss.told_dropout_of": CHANGES["model.modalities"],
+        "train.init_from": "runs/small_full",
+        "train.minutes": 60.0,
     },
     "small_rssm": SMALL | RSSM,
 }

@@ -40,18 +40,21 @@ def unsaid(conditions: Conditions) -> Conditions:
     return conditions._replace(**silent)
 
 
-def dropped(conditions: Conditions, share: float, key: jax.Array) -> Conditions:
+def dropped(
+    conditions: Conditions, share: float, key: jax.Array, names: tuple[str, ...] = ()
+) -> Conditions:
     """Each modality of each stream is absent throughout with probability ``share``, so that one
     model learns to do with any of them (classifier-free guidance, Ho and Salimans 2022, arXiv
-    2207.12598, section 3.2)."""
+    2207.12598, section 3.2); with ``names`` only these."""
 
     def drop(signal: Signal, key: jax.Array) -> Signal:
         mask = signal.mask
         kept = jax.random.bernoulli(key, 1 - share, (len(mask), *[1] * (mask.ndim - 1)))
         return signal._replace(mask=mask & kept)
 
-    keys = jax.random.split(key, len(conditions))
-    return Conditions(*(drop(s, k) for s, k in zip(conditions, keys, strict=True)))
+    keys = dict(zip(Conditions._fields, jax.random.split(key, len(conditions)), strict=True))
+    names = names or Conditions._fields
+    return conditions._replace(**{n: drop(getattr(conditions, n), keys[n]) for n in names})
 
 
 class TextEncoder(nn.Module):

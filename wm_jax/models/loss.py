@@ -20,6 +20,8 @@ class LossWeights:
 
     told_dropout: share of streams that each modality is absent from throughout (see
                 `wm_jax.models.conditioning.dropped`)
+    told_dropout_of: modalities that this is about; (): all. What a part that no longer learns was
+                always told should go on being told
     context:    'random' shows each stream only its first c frames, c uniform in [context_low,
                 context_high] but at most half the window, and closes the loop on the state for
                 the rest, so that errors are met in training as in a rollout; 'all' shows every
@@ -45,6 +47,7 @@ class LossWeights:
     """
 
     told_dropout: float = 0.0
+    told_dropout_of: tuple[str, ...] = ()
     context: str = "random"
     context_low: int = 3
     context_high: int = 12

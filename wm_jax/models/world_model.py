@@ -345,7 +345,8 @@ class WorldModel:
         said = batch.conditions
         if self.weights.told_dropout:
             drop_key = jax.random.fold_in(key, 1)
-            said = dropped(said, self.weights.told_dropout, drop_key)
+            drops = self.weights.told_dropout, drop_key, tuple(self.weights.told_dropout_of)
+            said = dropped(said, *drops)
         told = shapes.conditions_for_steps(
             said, batch.is_first, None if before is None else before.said
         )

@@ -35,8 +35,8 @@ SETTLED = 4
 #: A presence from which the tracker is believed that something is there.
 THERE = 0.6
 #: What a wrong colour (RGB in [0, 1]), a wrong presence (nats) and a wrong outline of what came
-#: weigh against a place that is an eighth of the frame off.
-COLOUR, PRESENCE, OUTLINE = 8.0, 0.5, 4.0
+#: (pixels, over its own) weigh against a place that is an eighth of the frame off.
+COLOUR, PRESENCE, OUTLINE = 8.0, 0.5, 2.0
 
 
 class Future(NamedTuple):
@@ -131,7 +131,8 @@ def _error(future: Future, begin: Scene, mine: Array, theirs: Array) -> Float[Ar
     drawn, _ = templates.coverage_and_known(of(future.heard.template, mine))
     outline, known = templates.coverage_and_known(of(end.template, theirs))
     came = of(slot_edit.empty(begin)[..., None] * 1.0, mine)[..., 0]
-    outline = (jnp.abs(drawn - outline) * known).mean(-1) * came
+    size = (outline * known).sum(-1) + 1
+    outline = (jnp.abs(drawn - outline) * known).sum(-1) / size * came
     seen = there * of(end.visible, theirs)[..., 0]
     error = error + seen * (COLOUR * paint + OUTLINE * outline) + PRESENCE * wrong
     return error.sum(-1)
