@@ -23,7 +23,7 @@ WORDS = {
 CALLED = {
     "rest": "a hand that rests",
     "random": "random actions",
-    "typical": "planned in it, told typical masses",
+    "typical": "planned in it, typical masses",
     "truth": "planned in the true simulator",
 }
 #: Frames from one picture of a film to the next.

@@ -114,7 +114,7 @@ def predict(
         push, shift = _free(dynamics, scene, news, view)
         recent = panned(recent, view[:, :2], dynamics.cells) if past else recent
     speed = steady(scene.speed + push + pull, LONGEST)
-    walls = jnp.broadcast_to(jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls, (len(told), 4))
+    walls = jnp.broadcast_to(jnp.array([1.0, 1.0, 0.0, 0.0]) + dynamics.walls, (told.shape[0], 4))
     if dynamics.told_size > 1:
         walls = _shown(dynamics, walls, told)
     walls = steady(walls, LONGEST)
