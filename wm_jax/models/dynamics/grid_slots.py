@@ -13,14 +13,14 @@ Predict. Straight flight, what is learned to change it, and collisions (`wm_jax.
   x ← x + v − p/2 + d + what is left of the step after a blow, times the blow
 
 with d what the camera does to every place, linear in what is told; a zoom makes speeds, pulls and
-outlines longer too. The pull is one for all that has a hue, and what they know of it together is
-each one's as soon as no frame is seen. What is grey, a hand, does not fall, and weighs, bounces and
-grips by numbers of its own. The stage, while nothing is
-seen, stays as it was last seen, to the last bit: predicted a hundred times over, the smallest error
-of a network dissolves it. What was told then and what is told now say how the decoder moves and
-lights the picture of it. Where objects turn (``spin``), a
-template is kept as the object sees itself, its angle and spin are followed too, and a blow has an
-arm and a friction (`wm_jax.nn.contact_turning`).
+outlines longer too, and walls are where the camera shows them. The pull is one for all that has a
+hue, and what they know of it together is each one's as soon as no frame is seen. What is grey, a
+hand, does not fall, and weighs, bounces and grips by numbers of its own; there is one
+(`motion.followed`). The stage, while nothing is seen, stays as it was last seen, to the last bit:
+predicted a hundred times over, the smallest error of a network dissolves it. What was told then and
+what is told now say how the decoder moves and lights the picture of it. Where objects turn
+(``spin``), a template is kept as the object sees itself, its angle and spin are followed too, and a
+blow has an arm and a friction (`wm_jax.nn.contact_turning`).
 
 A collision is a jump: a smooth network makes half of one wherever it is not sure, and is wrong on
 both sides. So that there are contacts, and that they change the speed along their normal, is given;

@@ -15,9 +15,10 @@ model, and the caller adds what it is unsure of.
 
 A slot is born where a pixel has a colour that neither the background, nor the recent past of that
 pixel, nor another slot explains, or that a pixel nearby just lost: what moves is an object, and so
-is what rests in the open and is small. If a slot of that colour is missing, it is that one, found
-again; if one of another colour is missing just there, it has been painted. A slot dies only where
-the background is seen in its place; what is hidden lives on.
+is what rests in the open and is small (what the frame cuts off has no size). If a slot of that
+colour is missing, it is that one, found again; if one of another colour is missing just there, it
+has been painted. A slot dies only where the background is seen in its place; what is hidden lives
+on.
 """
 
 from __future__ import annotations
