@@ -23,8 +23,8 @@ WORDS = {
 CALLED = {
     "rest": "a hand that rests",
     "random": "random actions",
-    "typical": "planned in it, typical masses",
     "truth": "planned in the true simulator",
+    "typical": "planned in one with typical masses",
 }
 #: Frames from one picture of a film to the next.
 EVERY = 4
@@ -73,7 +73,7 @@ def _who(report: PlanningReport) -> list[tuple[str, str]]:
 def terminal_table(report: PlanningReport) -> str:
     """The table as text."""
     step = report.protocol.horizon
-    lines = [f"{'planning':<32}" + "".join(f"{m.removeprefix('plan_'):>24}" for m in WORDS)]
+    lines = [f"{'planning':<38}" + "".join(f"{m.removeprefix('plan_'):>24}" for m in WORDS)]
     for model, name in _who(report):
         cells = ""
         for metric in WORDS:
@@ -82,7 +82,7 @@ def terminal_table(report: PlanningReport) -> str:
             if row is not None:
                 text = f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
             cells += f"{text:>24}"
-        lines.append(f"  {name:<30}{cells}")
+        lines.append(f"  {name:<36}{cells}")
     return "\n".join(lines)
 
 
