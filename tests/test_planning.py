@@ -1,7 +1,5 @@
 """A plan that looks again on the way gets where one that trusts its model does not."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,7 @@ from wm_jax.world import World
 SIZE = 32
 
 
-class Puck(NamedTuple):
+class Puck:
     """A model of one red thing that goes as far as the action says, in px of 64; frames show where
     it is as the brightest pixel."""
 
