@@ -189,6 +189,8 @@ def test_a_gradient_finds_the_way_too(world, scene):
         np.testing.assert_allclose(end, (20.5, 12.5), atol=1.0)
     with pytest.raises(UserError, match="does not search over='actions'"):
         solve(world, scene, goal, "actions", method="newton")
+    with pytest.raises(UserError, match="at least one scene"):
+        solve(world, scene, goal, "actions", doubts=0)
 
 
 def test_a_descent_goes_down_and_keeps_the_best_that_it_saw():

@@ -141,6 +141,8 @@ class _Problem:
         if not self.constraints:
             raise UserError("there is no constraint to meet; give At, Meet or Keep.")
         self.steps = max(last_frame(constraint) for constraint in self.constraints)
+        if doubts < 1:
+            raise UserError(f"doubts={doubts}: judge plans in at least one scene.")
         self.told = told
         self.slots = [self._slots(constraint, there) for constraint in self.constraints]
         self.over = over
@@ -238,7 +240,7 @@ class _Problem:
 
     def _begin(self, count: int) -> tuple[LatentState, Conditions]:
         """The scenes as often, and what is told besides."""
-        scene = jax.tree.map(lambda x: jnp.concatenate([x] * count), self._scenes)
+        scene = jax.tree.map(lambda x: jnp.tile(x, (count, *[1] * (x.ndim - 1))), self._scenes)
         held = telling.throughout(scene.pending, self.steps)
         lead = (len(scene.step), self.steps)
         told = telling.with_held(self.world.told(self.told, lead), held)
