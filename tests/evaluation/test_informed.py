@@ -100,10 +100,24 @@ def test_refinement_finds_the_middle_of_partly_hidden_objects(world, clips, prot
     errors = []
     for refinements in (0, informed.REFINEMENTS):
         sight = informed.look(clips, world, instrument, protocol.context, refinements)
-        chosen = sight.seen & (partly > 0.4) & (partly < 0.9)
+        chosen = sight.used & (partly > 0.4) & (partly < 0.9)
         errors.append(np.linalg.norm(sight.place - truth, axis=-1)[chosen].mean())
     assert chosen.sum() > 10
     assert errors[1] < 0.4 * errors[0]
+
+
+def test_a_belief_goes_on_as_if_it_had_seen_all_at_once(world, clips, protocol, instrument):
+    first = informed.believe(clips, world, instrument, protocol.context)
+    further = informed.believe(clips, world, instrument, protocol.context + 4, first)
+    whole = informed.believe(clips, world, instrument, protocol.context + 4)
+    np.testing.assert_array_equal(further.known, whole.known)
+    for one, other in zip(further.sight, whole.sight, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What is a sliver is weighed by all frames that were seen, so rarely an early one differs.
+    same = (further.scene == whole.scene).all(1)
+    assert same.mean() >= 0.8
+    again = informed.believe(clips, world, instrument, protocol.context)
+    np.testing.assert_array_equal(again.scene, first.scene)
 
 
 def test_a_fit_undoes_gravity_and_stops_at_a_bounce():
@@ -112,7 +126,8 @@ def test_a_fit_undoes_gravity_and_stops_at_a_bounce():
     fall = np.stack([3 + 1.5 * t, 5 + 0.5 * t + 0.01 * t**2], -1)
     bounce = np.stack([np.where(t < 6, 1.5 * t, 18 - 1.5 * t), 10 + 0 * t + 0.01 * t**2], -1)
     place = np.stack([fall, bounce], 1)[None]
-    flight = informed._fit(Sight(place, np.ones(place.shape[:3], bool)), gravity)
+    seen = np.ones(place.shape[:3], bool)
+    flight = informed._fit(Sight(place, seen, seen), gravity)
     np.testing.assert_allclose(flight.velocity[0, 9, 0], [1.5, 0.5 + 0.02 * 9], atol=1e-6)
     assert flight.frames[0, 9, 0] == informed.FIT_FRAMES
     np.testing.assert_allclose(flight.velocity[0, 9, 1], [-1.5, 0.02 * 9], atol=1e-6)

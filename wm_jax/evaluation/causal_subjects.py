@@ -136,8 +136,7 @@ class ModelSubject:
 
     def _told(self, clips: Clips) -> shapes.Conditions:
         """What the steps of the horizon are told."""
-        told = shapes.conditions_for_steps(_padded(clips.conditions))
-        return jax.tree.map(lambda x: x[:, self.protocol.context :], told)
+        return _of_steps(_padded(clips.conditions), self.protocol.context)
 
     def _keys(self, sample: int):
         return jax.random.split(jax.random.fold_in(jax.random.key(self.protocol.seed), sample))
@@ -183,6 +182,12 @@ def _programs(model: Any, route: str | None) -> _Programs:
     return _Programs(*(jax.jit(program) for program in (encode, edit, look, roll)))
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _of_steps(conditions: shapes.Conditions, context: int) -> shapes.Conditions:
+    told = shapes.conditions_for_steps(conditions)
+    return jax.tree.map(lambda x: x[:, context:], told)
+
+
 def _padded(tree: PyTree) -> PyTree:
     """To a power of two of streams, so that one program or two serve every batch."""
     count = len(jax.tree.leaves(tree)[0])
@@ -215,30 +220,41 @@ class Simulated:
         self.world, self.protocol, self.instrument = world, protocol, instrument
         self._typical = typical
 
-    def encode(self, clips: Clips, sample: int) -> np.ndarray:
+    def encode(self, clips: Clips, sample: int) -> SimulatedState:
         return self._believe(clips, self.protocol.context)
 
     def imagine(self, state, clips, stages, sample):
-        scenes = counterfactual.play(state, stages, clips, self.world, self.protocol)
+        scenes = counterfactual.play(state.scene, stages, clips, self.world, self.protocol)
         return self.world.draw(scenes).frames
 
     def hear(self, state, clips, sound, sample):
         if sound == "shuffled":  # blows of another scene mean nothing in this one
             return None
-        future = counterfactual.play(state, (), clips, self.world, self.protocol)
+        scene, rules = state.scene, self.protocol
+        future = counterfactual.play(scene, (), clips, self.world, rules)
         if sound is None:
-            future = sounds.told_of_blows(state, future, clips, self.world, self.protocol)
+            future = sounds.told_of_blows(scene, future, clips, self.world, rules)
         return self.world.draw(future).frames
 
     def observe(self, state, clips, count, sample):
         last = self.protocol.context + count
-        scene = self._believe(clips, last)
+        scene = self._believe(clips, last, state.belief).scene
         future = self.world.future(scene, clips.actions[:, last - 1 : -1])
         told = clips.scenes[:, last:]
         schedule = {name: self.world.get(told, name) for name in TOLD.values()}
         return self.world.draw(self.world.put(future, **schedule)).frames
 
-    def _believe(self, clips: Clips, frames: int) -> np.ndarray:
+    def _believe(
+        self, clips: Clips, frames: int, before: informed.Belief | None = None
+    ) -> SimulatedState:
         if self.instrument is None:
-            return clips.scenes[:, frames - 1]
-        return self._typical(informed.believe(clips, self.world, self.instrument, frames)[0])
+            return SimulatedState(clips.scenes[:, frames - 1])
+        belief = informed.believe(clips, self.world, self.instrument, frames, before)
+        return SimulatedState(self._typical(belief.scene), belief)
+
+
+class SimulatedState(NamedTuple):
+    """The scene from which is simulated, and what was seen, unless that is the true one."""
+
+    scene: np.ndarray
+    belief: informed.Belief | None = None

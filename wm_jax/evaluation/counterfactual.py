@@ -120,8 +120,10 @@ def make(
     world: World,
     protocol: CausalProtocol,
     error: float,
+    ahead: Int[np.ndarray, " r"] | None = None,
 ) -> Twins:
-    """The twins of ``facts`` (from `factual`); ``error`` is the instrument's, px (see `seen_by`).
+    """The twins of ``facts`` (from `factual`); ``error`` is the instrument's, px (see `seen_by`),
+    ``ahead`` the `span` of the facts, which is the same for all scenarios (None: found here).
 
     Intervention i of clip r is drawn from a stream of its own, so it is the same in every run.
     """
@@ -131,11 +133,10 @@ def make(
     twin = with_future(facts, play(start, stages, facts, world, protocol), world, protocol)
     valid = np.all([s.changes.valid for s in (*stages, *shuffled)], axis=0)
     differs = _differs(facts, twin, scenario, world, protocol) & valid[:, None]
-    spans = [
-        span(start, these, facts, future, world, protocol, error)
-        for these, future in (((), facts), (stages, twin))
-    ]
-    return Twins(scenario.name, stages, shuffled, twin, differs, np.minimum(*spans))
+    if ahead is None:
+        ahead = span(start, (), facts, facts, world, protocol, error)
+    both = np.minimum(ahead, span(start, stages, facts, twin, world, protocol, error))
+    return Twins(scenario.name, stages, shuffled, twin, differs, both)
 
 
 def play(

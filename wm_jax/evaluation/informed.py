@@ -36,24 +36,44 @@ class Prediction(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What the instrument saw of a context, by object slot: middles in world units."""
+    """What the instrument saw of some frames, by object slot: middles in world units; where any of
+    it was seen, and where enough of it to tell its middle."""
 
     place: Float[np.ndarray, "r t n 2"]
     seen: Bool[np.ndarray, "r t n"]
+    clear: Bool[np.ndarray, "r t n"]
+
+    @property
+    def used(self) -> Bool[np.ndarray, "r t n"]:
+        """Slivers are used only of objects of which there is little better."""
+        return self.clear | (self.seen & (self.clear.sum(1, keepdims=True) < SURE))
+
+
+class Belief(NamedTuple):
+    """The scene of the last frame that was seen, which objects are known, and what was seen."""
+
+    scene: Float32[np.ndarray, "r k"]
+    known: Bool[np.ndarray, "r n"]
+    sight: Sight
 
 
 def look(
-    clips: Clips, world: World, instrument: Instrument, context: int, refinements: int = 0
+    clips: Clips,
+    world: World,
+    instrument: Instrument,
+    end: int,
+    refinements: int = 0,
+    begin: int = 0,
 ) -> Sight:
-    """Reads the context frames. Hue names the slot.
+    """Reads the frames from ``begin`` to ``end``, each on its own. Hue names the slot.
 
     The centroid of what can be seen of an object is not its middle where something hides a part.
     With ``refinements`` the middles are moved, that many times, towards where the renderer, told
     all but them, shows the centroids that were read.
     """
-    tracks = instrument.track(clips.frames[:, :context])
-    scenes = clips.scenes[:, :context]
-    present, hue = clips.truth.present[:, :context], clips.truth.hue[:, :context]
+    some = slice(begin, end)
+    tracks, scenes = instrument.track(clips.frames[:, some]), clips.scenes[:, some]
+    present, hue = clips.truth.present[:, some], clips.truth.hue[:, some]
     slot_hue = np.where(present, hue, 0)
     seen = np.take_along_axis(tracks.present, slot_hue, 2) & present
     read = np.take_along_axis(tracks.position, slot_hue[..., None], 2)
@@ -66,8 +86,7 @@ def look(
         shown = np.where(usable[..., None], drawn.centroid, read)
         place = place + world.to_world(read, scenes) - world.to_world(shown, scenes)
         clear = seen & (drawn.visible >= CLEAR)
-    # Slivers are read only of objects of which there is little better.
-    return Sight(place, clear | (seen & (clear.sum(1, keepdims=True) < SURE)))
+    return Sight(place, seen, clear)
 
 
 def constant_velocity(
@@ -105,29 +124,40 @@ def see_then_simulate(
     clips: Clips, world: World, instrument: Instrument, protocol: Protocol
 ) -> Prediction:
     """The true simulator, started from what the instrument saw and corrected while it sees."""
-    believed, known = believe(clips, world, instrument, protocol.context)
+    believed, known, _ = believe(clips, world, instrument, protocol.context)
     future = world.future(believed, clips.actions[:, protocol.context - 1 : protocol.length - 1])
     place, angle = world.get(future, "position"), world.get(future, "angle")
     return _state(clips, world, instrument, protocol, place, known, angle)
 
 
 def believe(
-    clips: Clips, world: World, instrument: Instrument, frames: int
-) -> tuple[Float32[np.ndarray, "r k"], Bool[np.ndarray, "r n"]]:
+    clips: Clips,
+    world: World,
+    instrument: Instrument,
+    frames: int,
+    before: Belief | None = None,
+) -> Belief:
     """The scene of the last of the first ``frames`` of each clip, as the instrument saw and the
-    simulator continued it, without the objects that were never seen; and which were."""
-    sight = look(clips, world, instrument, frames, REFINEMENTS)
+    simulator continued it, without the objects that were never seen. What is believed ``before``,
+    of fewer frames of the same clips, is gone on with."""
+    past = 0 if before is None else before.sight.place.shape[1]
+    sight = look(clips, world, instrument, frames, REFINEMENTS, past)
+    if before is not None:
+        joined = (np.concatenate(x, 1) for x in zip(before.sight, sight, strict=True))
+        sight = Sight(*joined)
     flight = _fit(sight, world.get(clips.scenes[:, 0], "gravity"))
-    hues = world.get(clips.scenes[:, :frames], "hue")
-    known = np.zeros(hues[:, 0].shape, bool)
-    believed = clips.scenes[:, 0]
-    for t in range(frames):
+    hues, used = world.get(clips.scenes[:, :frames], "hue"), sight.used
+    if before is None:
+        believed, known = clips.scenes[:, 0], np.zeros(hues[:, 0].shape, bool)
+    else:
+        believed, known = before.scene, before.known
+    for t in range(past, frames):
         hue = hues[:, t]
         if t:
             believed = world.advance(believed, clips.actions[:, t - 1])
         place, velocity = world.get(believed, "position"), world.get(believed, "velocity")
-        seen, run = sight.seen[:, t], flight.frames[:, t]
-        known &= hue == hues[:, max(t - 1, 0)]  # of another colour, it is another object
+        seen, run = used[:, t], flight.frames[:, t]
+        known = known & (hue == hues[:, max(t - 1, 0)])  # of another colour, it is another object
         # A short run may hide a collision, which the simulator, where it was right, did not miss.
         lost = ~known | (np.linalg.norm(place - sight.place[:, t], axis=-1) > LOST)
         known |= seen & (run >= 2)
@@ -139,7 +169,7 @@ def believe(
             velocity=np.where(trust[..., None], flight.velocity[:, t], velocity),
             hue=np.where(known, hue, -1),
         )
-    return believed, known
+    return Belief(believed, known, sight)
 
 
 class Flight(NamedTuple):
@@ -155,7 +185,8 @@ class Flight(NamedTuple):
 
 def _fit(sight: Sight, gravity: Float32[np.ndarray, "r 2"]) -> Flight:
     """Least squares in free flight over the last 2, 3, … frames, as long as they are straight."""
-    flight = Flight(sight.place.copy(), np.zeros_like(sight.place), sight.seen.astype(np.int64))
+    seen = sight.used
+    flight = Flight(sight.place.copy(), np.zeros_like(sight.place), seen.astype(np.int64))
     for length in range(2, FIT_FRAMES + 1):
         back = np.arange(1 - length, 1, dtype=np.float64)
         design = np.stack([np.ones(length), back], 1)
@@ -167,7 +198,7 @@ def _fit(sight: Sight, gravity: Float32[np.ndarray, "r 2"]) -> Flight:
             line = sight.place[:, run] - fall
             fit = np.einsum("ck,rknd->rcnd", solve, line)
             error = np.abs(np.einsum("kc,rcnd->rknd", design, fit) - line).max((1, 3))
-            good = sight.seen[:, run].all(1) & (error < STRAIGHT)
+            good = seen[:, run].all(1) & (error < STRAIGHT)
             good &= flight.frames[:, t] == length - 1
             flight.place[:, t][good] = fit[:, 0][good]
             flight.velocity[:, t][good] = fit[:, 1][good]

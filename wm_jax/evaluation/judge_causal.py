@@ -44,10 +44,12 @@ def judge_causal(
     sounds = sound.heard_otherwise(clips, protocol)
     error = counterfactual.seen_by(instrument, facts, protocol)
     plain = adherence.look(facts, protocol, instrument)
+    start = facts.scenes[:, protocol.context - 1]
+    ahead = counterfactual.span(start, (), facts, facts, world, protocol, error)
     twins = []
     with Progress(len(scenarios), "twins", "scenarios") as progress:
         for number, scenario in enumerate(scenarios, 1):
-            twin = counterfactual.make(scenario, facts, world, protocol, error)
+            twin = counterfactual.make(scenario, facts, world, protocol, error, ahead)
             if twin.name in KINDS:
                 asked = adherence.ask(twin, facts, plain, protocol, instrument)
                 twin = dataclasses.replace(twin, asked=asked)

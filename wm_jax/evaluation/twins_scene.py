@@ -37,6 +37,8 @@ SCENE_SIZE = sum(_SIZES)
 _WHOLE_NUMBERS = ("hue", "shape", "depth")
 _CONSTANT = ("radius", "mass", "inertia", "friction", "restitution", "depth", "looks")
 _MOVING = ("position", "velocity", "angle", "angular_velocity", "hue", "shape", "hand", "gravity")
+#: What moves of a body, in the order in which `run` reads it.
+_OF_A_BODY = (("position", 2), ("velocity", 2), ("angle", 1), ("angular_velocity", 1))
 TRUTH = (*_CONSTANT, *_MOVING, "present", "visible_fraction", "centroid", "contact", "occluders")
 
 
@@ -86,6 +88,35 @@ def read(scene: Float32[np.ndarray, " k"], simulator: Simulator) -> np.ndarray:
     if simulator.hand is not None:
         moved["hand_velocity"] = np.array(simulator.hand.velocity, np.float32)
     return put(scene, **moved)
+
+
+def run(
+    scene: Float32[np.ndarray, " k"], actions: Float32[np.ndarray, "t a"]
+) -> Float32[np.ndarray, "t k"]:
+    """The true scenes of the next frames: what `read` reads after each, all of them at once."""
+    simulated = simulator(scene)
+    rows = np.repeat(read(scene, simulated)[None], len(actions), 0)
+    moving = list(simulated.bodies.items())
+    columns = [
+        _STARTS[name] + size * slot + axis
+        for slot, _ in moving
+        for name, size in _OF_A_BODY
+        for axis in range(size)
+    ]
+    bodies, hand = [body for _, body in moving], simulated.hand
+    if hand is not None:
+        columns += [_STARTS[name] + axis for name in ("hand", "hand_velocity") for axis in (0, 1)]
+    values = []
+    for action in actions:
+        simulated.step(action)
+        now: list[float] = []
+        for body in bodies:
+            now += [*body.position, *body.velocity, body.angle, body.angular_velocity]
+        if hand is not None:
+            now += [*hand.position, *hand.velocity]
+        values.append(now)
+    rows[:, columns] = np.array(values).reshape(len(actions), len(columns))
+    return rows
 
 
 def real(occluders: np.ndarray) -> np.ndarray:

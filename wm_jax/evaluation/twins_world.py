@@ -173,14 +173,7 @@ class TwinsWorld:
         self, scenes: Float32[np.ndarray, "r k"], actions: Float32[np.ndarray, "r t a"]
     ) -> Float32[np.ndarray, "r t k"]:
         """The true scenes of the next frames, under `advance`'s rules."""
-        return np.stack([self._run(s, a) for s, a in zip(scenes, actions, strict=True)])
-
-    def _run(self, scene: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        simulator, rows = twins_scene.simulator(scene), []
-        for action in actions:
-            simulator.step(action)
-            rows.append(twins_scene.read(scene, simulator))
-        return np.stack(rows)
+        return np.stack([twins_scene.run(s, a) for s, a in zip(scenes, actions, strict=True)])
 
     def draw_changes(
         self,
