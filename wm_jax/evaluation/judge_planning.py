@@ -121,7 +121,10 @@ def execute(world: World, task: twins_tasks.Task, seed: int) -> Execution:
     future = {n: value[rules.context :] for n, value in told.items() if n != "actions"}
     known, asked = True, [At(place, rules.horizon, goal)]
     try:
-        planning.pursue(world, scene, asked, watched, seed=seed, told=future, look=rules.look)
+        look, doubts = rules.look, rules.doubts
+        planning.pursue(
+            world, scene, asked, watched, seed=seed, told=future, look=look, doubts=doubts
+        )
     except UserError:  # there is nothing near that place
         known = False
         watched(np.zeros((rules.horizon, 2), np.float32))
