@@ -264,9 +264,7 @@ class PlanningProtocol(Protocol):
     episodes: int = 48
     horizon: int = 24  # frames until which the goal shall be reached
     look: int = 8  # frames that a plan is followed before the model looks and plans anew
-    doubts: int = (
-        4  # scenes that differ by `constraints.DOUBT`, in which the model judges each plan
-    )
+    doubts: int = 4  # scenes in which it judges each plan, see `constraints.DOUBT`
     hidden: int = 32  # sequences of actions of which one can reach the goal
     far: tuple[float, float] = (6.0, 24.0)  # of the goal from where the object goes by itself
     margin_at_64: float = 4.0  # px: the goal is so far inside the frame
