@@ -173,7 +173,7 @@ class Hasty:
     def imagine(self, state, clips, stages, sample):
         if not stages:
             return self.inner.imagine(state, clips, stages, sample)
-        scenes = counterfactual.play(state, stages, clips, self.world, self.inner.protocol)
+        scenes = counterfactual.play(state.scene, stages, clips, self.world, self.inner.protocol)
         place = self.world.get(scenes, "position").copy()
         drift = 0.5 * np.arange(1, place.shape[1] + 1)[None, :, None]
         target = stages[0].changes.target[:, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -77,6 +78,10 @@ class ModelSubject:
         self._world = World(model, params, protocol.resolution, self.told, path=name)
         self.route = route or (*self._world.routes, None)[0]
         self._programs = _programs(cast(Hashable, model), route)
+        # Frames that one program does at a time: it is compiled once, whatever happens when.
+        moments = (at for at, _ in protocol.sequence)
+        frames = protocol.horizon, protocol.oracle_frames, protocol.undone_after, *moments
+        self._stride = math.gcd(*frames)
 
     def encode(self, clips: Clips, sample: int) -> shapes.LatentState:
         first, _ = self._keys(sample)
@@ -98,21 +103,33 @@ class ModelSubject:
                     state = self._programs.edit(self.params, state, edits)
                 if stage.said is not None:
                     state = self.model.say(state, jnp.asarray(_padded(stage.said)))
-            ahead = jax.tree.map(lambda x, a=first, b=end: x[:, a:b], told)
-            # Keys go on, so that an edit on the way leaves the randomness what it was.
-            state, frames = self._programs.roll(self.params, state, ahead, key, first)
-            parts.append(np.asarray(frames))
+            state, frames = self._roll(state, told, key, first, end)
+            parts.append(frames)
         return np.concatenate(parts, 1)[: len(clips.frames)]
 
     def observe(self, state, clips, count, sample):
         told, key = self._told(clips), self._keys(sample)[1]
         context = self.protocol.context
         frames = _padded(clips.frames[:, context : context + count])
-        seen = jax.tree.map(lambda x: x[:, :count], told)
-        ahead = jax.tree.map(lambda x: x[:, count:], told)
-        state = self._programs.look(self.params, state, frames, seen, key)
-        rolled = self._programs.roll(self.params, state, ahead, key, count)[1]
-        return np.asarray(rolled)[: len(clips.frames)]
+        for first, some in self._strides(0, count):
+            seen = jax.tree.map(lambda x, some=some: x[:, some], (frames, told))
+            state = self._programs.look(self.params, state, *seen, key, first)
+        rolled = self._roll(state, told, key, count, self.protocol.horizon)[1]
+        return rolled[: len(clips.frames)]
+
+    def _roll(self, state, told: shapes.Conditions, key, begin: int, end: int):
+        """The state at ``end`` of the horizon, and the frames since ``begin``. Keys go on, so that
+        an edit on the way leaves the randomness what it was."""
+        parts = []
+        for first, some in self._strides(begin, end):
+            ahead = jax.tree.map(lambda x, some=some: x[:, some], told)
+            state, frames = self._programs.roll(self.params, state, ahead, key, first)
+            parts.append(frames)
+        return state, np.concatenate(parts, 1)
+
+    def _strides(self, begin: int, end: int) -> list[tuple[int, slice]]:
+        step = self._stride
+        return [(first, slice(first, first + step)) for first in range(begin, end, step)]
 
     def hear(self, state, clips, sound, sample):
         return self.imagine(state, clips, (), sample) if "audio" in self.told else None
@@ -156,13 +173,15 @@ def _programs(model: Any, route: str | None) -> _Programs:
     def encode(params, frames, conditions, key):
         return shapes.encode(model, params, frames, conditions, key)
 
-    def look(params, state, frames, told, key):
+    def look(params, state, frames, told, key, first):
         def see(state, inputs):
-            frame, told_t, key_t = inputs
-            return model.step(params, state, told_t, frame.astype(jnp.float32) / 255, key_t), None
+            frame, told_t, number = inputs
+            seen = frame.astype(jnp.float32) / 255
+            step_key = jax.random.fold_in(key, number)
+            return model.step(params, state, told_t, seen, step_key), None
 
-        keys = shapes.step_keys(key, frames.shape[1])
-        return jax.lax.scan(see, state, (*shapes.time_major((frames, told)), keys))[0]
+        numbers = first + jnp.arange(frames.shape[1])
+        return jax.lax.scan(see, state, (*shapes.time_major((frames, told)), numbers))[0]
 
     def roll(params, state, told, key, first):
         def imagine(state, inputs):

@@ -132,10 +132,10 @@ def take(clips: Clips, index: np.ndarray) -> Clips:
 
 
 def batches(clips: Clips) -> list[np.ndarray]:
-    """Indices of the clips of each batch: always the same ones."""
-    return [
-        np.arange(i, min(i + BATCH, len(clips.frames))) for i in range(0, len(clips.frames), BATCH)
-    ]
+    """Indices of the clips of each batch: always the same ones, and as many in each as can be, so
+    that one program serves nearly all."""
+    count = len(clips.frames)
+    return np.array_split(np.arange(count), max(1, -(-count // BATCH)))
 
 
 def measure(
