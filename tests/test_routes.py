@@ -164,6 +164,10 @@ def test_a_model_with_slots_takes_changes_in_each_way():
     np.testing.assert_array_equal(world.edit(scene, push).carry.speed, written.carry.speed)
     said = world.edit(scene, "the red square is pushed down", route="text")
     assert said.pending.text.mask.all() and not said.pending.intervention.mask.any()
+    with pytest.raises(UserError, match="there is no blue square; there is"):
+        world.edit(scene, "the blue square disappears", route="text")
+    with pytest.raises(UserError, match="'hexagon' in 'the red hexagon' is neither"):
+        world.edit(scene, "the red hexagon explodes", route="text")
     with pytest.raises(UserError, match="no route 'magic'"):
         world.edit(scene, push, route="magic")
 

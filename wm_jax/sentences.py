@@ -51,6 +51,14 @@ def parse(sentence: str, there: Sequence[Thing], resolution: int, gain: float = 
     raise UserError(f"'{sentence}' is no sentence that is known here; try {', '.join(EXAMPLES)}.")
 
 
+def check_named(sentence: str, there: Sequence[Thing], resolution: int) -> None:
+    """Whatever a sentence calls by its colour ('the red circle') is there, and the only one: of a
+    sentence that need not be one of the module's. Raises `UserError` where it is not."""
+    colours = "|".join(naming.HUES | naming.MORE_HUES)
+    for who in re.findall(rf"\bthe (?:{colours}) [a-z]+", sentence.lower()):
+        naming.choose(who, there, resolution)
+
+
 def _push(told, there, unit, gain) -> Change:
     x, y = WAYS[told["way"]]
     by = float(told["by"] or PUSH * unit)

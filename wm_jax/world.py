@@ -30,6 +30,7 @@ from wm_jax import models, naming, sentences, shapes, telling, words
 from wm_jax.edit import TOLD, Change, Edits, Objects, Said, as_list, kind_of, no_edits
 from wm_jax.errors import UserError
 from wm_jax.naming import Thing
+from wm_jax.sentences import check_named
 from wm_jax.shapes import Conditions, LatentState
 from wm_jax.stored import read
 
@@ -188,11 +189,16 @@ class World:
 
     def say(self, scene: LatentState, sentences: str | Sequence[str | None]) -> LatentState:
         """The scene with a sentence, or one a stream, that its next step is told in words. Raises
-        `UserError` for a model that was not trained to hear."""
+        `UserError` for a model that was not trained to hear, and for what a sentence calls by its
+        colour and no slot has."""
         self._check_route("text")
         self._check_unsaid(scene, "text")
         count = scene.step.shape[0]
         each = [sentences] * count if isinstance(sentences, str) else sentences
+        objects = self.objects(scene)
+        for stream, sentence in enumerate(each if objects is not None else ()):
+            there = self._things(objects, stream)
+            check_named(sentence or "", there, self.resolution)
         return self.model.say(scene, jnp.asarray(np.stack([words.encode(s or "") for s in each])))
 
     def told_edits(
