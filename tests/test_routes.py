@@ -162,7 +162,7 @@ def test_a_model_with_slots_takes_changes_in_each_way():
     np.testing.assert_array_equal(told.carry.speed, scene.carry.speed)
     assert told.pending.intervention.mask.all()
     np.testing.assert_array_equal(world.edit(scene, push).carry.speed, written.carry.speed)
-    said = world.edit(scene, "the red square is pushed down", route="text")
+    said = world.edit(scene, "what is red is pushed down", route="text")
     assert said.pending.text.mask.all() and not said.pending.intervention.mask.any()
     with pytest.raises(UserError, match="there is no blue square; there is"):
         world.edit(scene, "the blue square disappears", route="text")

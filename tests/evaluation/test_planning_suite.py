@@ -68,8 +68,8 @@ def test_what_is_told_typical_masses_is_in_the_same_state_with_others(task):
 def test_the_plans_of_a_model_are_executed(task, monkeypatch):
     seen = {}
 
-    def pursue(world, scene, goals, act, *, told, seed, look):
-        seen.update(scene=scene, goals=goals, told=set(told), look=look)
+    def pursue(world, scene, goals, act, *, told, seed, look, doubts):
+        seen.update(scene=scene, goals=goals, told=set(told), look=look, doubts=doubts)
         act(np.zeros((10, 2), np.float32))
         act(np.zeros((14, 2), np.float32))
 
@@ -78,7 +78,8 @@ def test_the_plans_of_a_model_are_executed(task, monkeypatch):
     assert done.known and done.frames.shape == (25, 32, 32, 3)
     assert done.off == task.after(np.zeros((24, 2)))
     assert seen["scene"] == ((16, 32, 32, 3), {"actions", "camera"})
-    assert seen["told"] == {"camera"} and seen["look"] == RULES.look
+    assert seen["told"] == {"camera"}
+    assert (seen["look"], seen["doubts"]) == (RULES.look, RULES.doubts)
     (goal,) = seen["goals"]
     assert (goal.frame, goal.position) == (24, task.places()[1])
 
