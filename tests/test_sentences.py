@@ -94,3 +94,10 @@ def test_a_change_survives_json():
         edit.from_json({"kind": "shove"})
     with pytest.raises(UserError, match="'push' takes what, velocity"):
         edit.from_json({"kind": "push", "whom": "red"})
+
+
+def test_what_a_sentence_calls_by_its_colour_is_there():
+    sentences.check_named("the hand pushes the red circle", SCENE, 64)
+    sentences.check_named("the red and the blue one meet a lime square", SCENE, 64)
+    with pytest.raises(UserError, match="there is no lime"):
+        sentences.check_named("the lime square is shy", SCENE, 64)

@@ -55,7 +55,7 @@ def check_named(sentence: str, there: Sequence[Thing], resolution: int) -> None:
     """Whatever a sentence calls by its colour ('the red circle') is there, and the only one: of a
     sentence that need not be one of the module's. Raises `UserError` where it is not."""
     colours = "|".join(naming.HUES | naming.MORE_HUES)
-    for who in re.findall(rf"\bthe (?:{colours}) [a-z]+", sentence.lower()):
+    for who in re.findall(rf"\bthe (?:{colours}) (?!and |or )[a-z]+", sentence.lower()):
         naming.choose(who, there, resolution)
 
 
