@@ -43,7 +43,10 @@ def measure(data: str, episodes: int) -> list[dict[str, Any]]:
     clips = world.clips("test", rules.length, rules.starts, rules.episodes)
     asked = sound.struck(clips, rules).asked.any((1, 2))
     if asked.sum() < 2:
-        raise UserError(f"{data} has {asked.sum()} clips in which something is struck unseen.")
+        raise UserError(
+            f"{data} has {asked.sum()} clips in which something is struck unseen; build more test "
+            "scenes (--test)."
+        )
     some = take(clips, np.flatnonzero(asked))
     some = some._replace(unit=np.arange(len(some.frames)))
     instrument = Instrument(world.palette, world.resolution)
