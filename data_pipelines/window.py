@@ -9,6 +9,7 @@ interventions is where something is said; and, for heads,
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from wm_jax.errors import UserError
 MODALITIES = ("actions", "audio", "camera", "light", "text", "intervention")
 #: Episode fields that those are made of which no field of the same name holds.
 MADE_OF = {
-    "text": ("text", "intervention/frame", "intervention/sentence"),
+    "text": ("text", *(f"intervention/{n}" for n in ("kind", "frame", "params", "sentence"))),
     "intervention": tuple(f"intervention/{n}" for n in ("kind", "frame", "params", "sentence")),
 }
 AUDIO_BANDS = 16
@@ -65,10 +66,10 @@ def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
             raise UserError(f"an episode has {len(frames)} frames but {len(value)} of '{name}'.")
     if "audio" in out:
         out["audio"] = log_bands(out["audio"])
+    camera = np.asarray(episode["camera"]) if "camera" in conditions else None
     if "text" in conditions:
-        out["text"], out["text_mask"] = said(episode)
+        out["text"], out["text_mask"] = said(episode, camera)
     if "intervention" in conditions:
-        camera = np.asarray(episode["camera"]) if "camera" in conditions else None
         out["intervention"], out["intervention_mask"] = telling.intervention(episode, camera)
     return out
 
@@ -132,17 +133,31 @@ def blank(
     } | {name: made[name] for name in targets if name in made}
 
 
-def said(episode: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def said(
+    episode: Mapping[str, Any], camera: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The condition ``text`` of an episode, ids of words (t, 32) and where anything is said (t,):
-    its caption at its first frame, and what is changed at the frame after which that acts. What
-    merely happens is not said: it is what a model is asked."""
+    its caption at its first frame, and what is changed at the frame after which that acts, every
+    other one with all its numbers (`telling.exactly`). What merely happens is not said: it is what
+    a model is asked. ``camera`` (t, 3): where it looks; None: at the whole."""
     length, frame = len(episode["is_first"]), int(episode["intervention/frame"])
     ids, mask = np.zeros((length, words.LENGTH), np.float32), np.zeros(length, bool)
-    sentences = {0: str(episode["text"]), frame: str(episode["intervention/sentence"])}
+    sentences = {0: str(episode["text"]), frame: _sentence(episode, camera)}
     for at, sentence in sentences.items():
         if 0 <= at < length and sentence:
             ids[at], mask[at] = words.encode(sentence), True
     return ids, mask
+
+
+def _sentence(episode: Mapping[str, Any], camera: np.ndarray | None) -> str:
+    sentence, frame = str(episode["intervention/sentence"]), int(episode["intervention/frame"])
+    params = np.asarray(episode["intervention/params"])
+    if not sentence or zlib.crc32(params.tobytes()) % 2 or not 0 <= frame < len(episode["frames"]):
+        return sentence
+    view = np.zeros(3, np.float32) if camera is None else camera[frame]
+    who, kind = sentence.partition(" is ")[0], str(episode["intervention/kind"])
+    size = np.asarray(episode["frames"]).shape[1]
+    return telling.exactly(kind, who, params, view, size) or sentence
 
 
 def log_bands(audio: np.ndarray, bands: int = AUDIO_BANDS) -> np.ndarray:

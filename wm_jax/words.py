@@ -1,7 +1,8 @@
 """Words as numbers: a sentence is the ids of its words, which a model's text encoder embeds.
 
 Words that the twins world says have ids of their own, in the order of `VOCABULARY`; any other word
-falls into one of `SPARE` ids by a checksum, so that no sentence of another data set is refused.
+falls into one of `SPARE` ids by a checksum, so that no sentence of another data set is refused. A number
+is told as itself ("by 2.5"): its id is less than 0, see `NUMBERS`.
 """
 
 from __future__ import annotations
@@ -23,17 +24,24 @@ VOCABULARY = (
     *("left", "right", "up", "down", "top", "bottom", "middle"),
     *("light", "gets", "dimmer", "brighter", "camera", "moves", "zooms", "out", "gravity"),
     *("hand", "two", "bar", "bars", "front"),
+    *("by", "px", "times"),
 )
 _IDS = {word: number + 1 for number, word in enumerate(VOCABULARY)}
 #: Ids go from 1 to IDS - 1; 0 is no word. There is room for as many words again.
 IDS = 192
+#: A number is itself less NUMBERS, which leaves float32 a step of 0.00006; larger ones are cut off
+#: before them. All share the embedding of NUMBER, an id that no word has.
+NUMBERS, NUMBER = 512.0, IDS - SPARE - 1
+_WORD = re.compile(r"-?\d++(?:\.\d+)?+(?![a-z])|[a-z0-9]+")
 
 
 def encode(sentence: str) -> Float[np.ndarray, "32"]:
     """Ids of the first `LENGTH` words, then zeros, as float32."""
-    ids = [_id(word) for word in re.findall(r"[a-z0-9]+", sentence.lower())][:LENGTH]
+    ids = [_id(word) for word in _WORD.findall(sentence.lower())][:LENGTH]
     return np.pad(np.asarray(ids, np.float32), (0, LENGTH - len(ids)))
 
 
-def _id(word: str) -> int:
+def _id(word: str) -> float:
+    if word.lstrip("-")[0].isdigit() and not word[-1].isalpha():
+        return min(max(float(word), 1 - NUMBERS), NUMBERS - 1) - NUMBERS
     return _IDS.get(word) or IDS - SPARE + zlib.crc32(word.encode()) % SPARE

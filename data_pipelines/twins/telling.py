@@ -1,4 +1,5 @@
-"""Interventions as a model is told them: `wm_jax.edit.Edits`, and a vector and a mask a frame."""
+"""Interventions as a model is told them: `wm_jax.edit.Edits`, a vector and a mask a frame, or words
+with all their numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from data_pipelines.twins.geometry import project
 from data_pipelines.twins.render import PALETTE
+from data_pipelines.twins.language import a_thing
 from data_pipelines.twins.world import ARENA, HUES
 from wm_jax.edit import KINDS, TOLD, Edits, as_vector, no_edits
 
@@ -44,6 +46,36 @@ def fields(
         "shape": params[:, 5].astype(np.int32),
         "radius": length(params[:, 6]),
     }
+
+
+def exactly(
+    kind: str,
+    who: str,
+    params: Float[np.ndarray, " 8"],
+    camera: Float[np.ndarray, " 3"],
+    resolution: int,
+) -> str | None:
+    """The sentence that says all there is to say of a move, a push, an addition or a pull, in px of
+    frames of this resolution as the camera shows them; None of the other kinds.
+
+    >>> exactly("push", "the red circle", np.array([1.25, -2, 0, 0, 0, 0, 0, 0]), np.zeros(3), 32)
+    'the red circle is pushed by (0.62, -1.00)'
+    """
+    told = {k: resolution * v[0] for k, v in fields(kind, params[None], camera[None]).items()}
+
+    def pair(name: str, digits: int) -> str:
+        return "(" + ", ".join(f"{x:.{digits}f}" for x in told[name]) + ")"
+
+    if kind == "move":
+        return f"{who} is moved to {pair('place', 1)}"
+    if kind == "push":
+        return f"{who} is pushed by {pair('speed', 2)}"
+    if kind == "gravity":
+        return f"gravity now pulls by {pair('pull', 4)}"
+    if kind != "add":
+        return None
+    what, size = a_thing(params[4], params[5]), f"{told['radius']:.1f} px"
+    return f"{what} of {size} appears at {pair('place', 1)} and moves by {pair('speed', 2)}"
 
 
 def filled(given: Mapping[str, Any], count: int) -> Edits:

@@ -2,8 +2,9 @@
 
 A modality that is absent is zeros and a flag that says so. Words go through a small text encoder:
 an embedding of each, its place in the sentence, one block of attention between them (Vaswani et al.
-2017, arXiv 1706.03762) and what a learned question finds in the result. Embeddings of 32 numbers
-that another encoder made are told as they are (``words`` False).
+2017, arXiv 1706.03762) and what a learned question finds in the result. A number among them is told
+by its value, not as a word (Golkar et al. 2023, arXiv 2310.02989, section 2), and reaches the end
+linearly. Embeddings of 32 numbers that another encoder made are told as they are (``words`` False).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
 from wm_jax.shapes import CONDITION_SIZES, SAID, Conditions, Signal
-from wm_jax.words import IDS
+from wm_jax.words import IDS, NUMBER, NUMBERS
+
+#: Scales on which a number is told, each cut off at ±1: of places, of speeds, of pulls.
+SCALES = (1 / 64, 1 / 4, 16.0)
 
 
 def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array, "*lead k"]:
@@ -58,25 +62,28 @@ def dropped(
 
 
 class TextEncoder(nn.Module):
-    """Ids of words (…, 32), 0 none, to (…, width)."""
+    """Ids of words (…, 32), 0 none, less than 0 a number (`wm_jax.words`), to (…, width)."""
 
     width: int
-    heads: int = 4
+    heads: int = 8
 
     @nn.compact
     def __call__(self, ids: Float[Array, "*lead k"]) -> Float[Array, "*lead w"]:
         lead, length = ids.shape[:-1], ids.shape[-1]
         # Nearly all steps are told nothing; what those are worth is the same for all.
-        ids = ids.reshape(-1, length).astype(jnp.int32)
-        there = (ids > 0)[:, None, None]
+        ids = ids.reshape(-1, length)
+        there, number = (ids != 0)[:, None, None], ids < 0
+        value = jnp.where(number, ids + NUMBERS, 0.0)[..., None] * jnp.array(SCALES)
+        value = Dense(self.width, use_bias=False)(jnp.clip(value, -1.0, 1.0))
         small = nn.initializers.normal(0.3)
+        ids = jnp.where(number, NUMBER, ids).astype(jnp.int32)
         x = nn.Embed(IDS, self.width, embedding_init=small)(ids)
         x = x + self.param("places", small, (length, self.width))
-        y = nn.RMSNorm()(x)
+        y = nn.RMSNorm()(x) + value
         q, k, v = jnp.split(Dense(3 * self.width, use_bias=False)(y), 3, -1)
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (q, k, v))
         x = x + Dense(self.width)(_attend(q, k, v, there).reshape(x.shape))
-        y = nn.RMSNorm()(x)
+        y = nn.RMSNorm()(x) + value
         question = self.param("question", small, (self.heads, self.width // self.heads))
         k, v = jnp.split(Dense(2 * self.width, use_bias=False)(y), 2, -1)
         k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in (k, v))

@@ -43,12 +43,14 @@ class Heard(NamedTuple):
 
     meant:  which slots, in [0, 1]     choices: `CHOICES`, each in [0, 1]
     place, speed, paint (RGB in [0, 1], in full light), pull: see `wm_jax.edit.Edits`
+    from_it: how much of the place is meant from where it is, along each axis: "to the left" all
     shape:  odds of a circle, a square, a triangle         radius: of the circle of the same area
     """
 
     meant: Float[Array, "b k 1"]
     choices: dict[str, Float[Array, "b 1"]]
     place: Float[Array, "b 2"]
+    from_it: Float[Array, "b 2"]
     speed: Float[Array, "b 2"]
     paint: Float[Array, "b 3"]
     pull: Float[Array, "b 2"]
@@ -70,16 +72,18 @@ class Hearing(nn.Module):
         offered = MLP((self.hidden, self.match))(jnp.concatenate([hue, scene.look], -1))
         agree = (asked[:, None] * offered).sum(-1, keepdims=True) / jnp.sqrt(self.match)
         meant = nn.softmax(jnp.where(scene.present < slot_edit.EMPTY, -1e9, agree), 1)
-        sizes = {"choices": len(CHOICES), "place": 2, "speed": 2, "paint": 3, "pull": 2, "shape": 3}
+        sizes = {"choices": len(CHOICES), "place": 2, "from_it": 2, "speed": 2, "paint": 3}
+        sizes |= {"pull": 2, "shape": 3}
         total = sum(sizes.values()) + 1
         out = Dense(total)(said) + MLP((self.hidden, total))(said)
         parts = jnp.split(out, np.cumsum(list(sizes.values())), -1)
-        choices, place, speed, paint, pull, shape, radius = parts
+        choices, place, from_it, speed, paint, pull, shape, radius = parts
         choices = _choice(choices) * there
         return Heard(
             meant=_reached(meant) * scene.present * there[:, None],
             choices={name: choices[:, i : i + 1] for i, name in enumerate(CHOICES)},
             place=0.5 + place / 2,
+            from_it=_choice(from_it - 1),
             speed=speed / 32,
             paint=nn.sigmoid(2 * paint),
             pull=pull / 512,
@@ -108,6 +112,8 @@ def apply(dynamics: Any, scene: Scene, heard: Heard) -> Scene:
         return old + share * (new - old)
 
     place, speed, paint = (x[:, None] for x in (heard.place, heard.speed, CONTRAST * heard.paint))
+    # From the middle of the frame, or as far from where it is.
+    place = place + heard.from_it[:, None] * (scene.place - 0.5)
     if dynamics.told_size > 1:  # what is painted is lit as all the rest is
         paint = paint * brightness(motion.light(dynamics, scene.told)[:, None], scene.place)
     falls = heard.choices["pull"][:, None] * scene.present
