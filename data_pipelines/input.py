@@ -28,13 +28,15 @@ def open_loader(
     source: Sequence[Mapping[str, Any]] | None = None,
     targets: Sequence[str] = (),
     consecutive: bool = False,
+    fixed: bool = False,
 ) -> MemoryLoader | GrainLoader:
     """The training batches that ``config`` (the ``data`` section) describes.
 
     ``batch_size`` counts all processes; ``rows`` are those that this one reads (None: all; see
     `wm_jax.mesh.rows_of_process`). ``source`` replaces the data set on disk by episodes at hand.
     ``targets`` are fields that heads need beside ``config.conditions``; ``consecutive`` windows go
-    on from batch to batch, and need the loader 'memory'. Raises `UserError` where the data set is
+    on from batch to batch, ``fixed`` ones are the same of an episode each time, and both need the
+    loader 'memory'. Raises `UserError` where the data set is
     missing or empty.
     """
     names = tuple(dict.fromkeys((*config.conditions, *targets)))
@@ -48,7 +50,7 @@ def open_loader(
     }
     source = open_split(config, "train", names) if source is None else source
     if config.loader == "memory":
-        return MemoryLoader(source, **settings, consecutive=consecutive)
+        return MemoryLoader(source, **settings, consecutive=consecutive, fixed=fixed)
     return GrainLoader(source, **settings, workers=config.workers)
 
 

@@ -22,7 +22,8 @@ class MemoryLoader:
     ``source`` is a sequence of episodes (dicts of arrays), of which every process holds all;
     ``batch_size`` counts all of them, ``rows`` are those that this one reads (None: all). With
     ``consecutive``, row i of a batch goes on where row i of the batch before ended (see
-    `Consecutive`); else every window is drawn at random.
+    `Consecutive`); else every window is drawn at random, or, with ``fixed``, the same of an episode
+    each time: then a batch has ``episode`` too, whose window each is (see `fixed_window`).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class MemoryLoader:
         rows: Sequence[int] | None = None,
         corrupt_budget: int = 0,
         consecutive: bool = False,
+        fixed: bool = False,
     ):
         window.fields(conditions)
         self._corrupt = corrupt.Corrupt(corrupt_budget)
@@ -50,7 +52,7 @@ class MemoryLoader:
             raise UserError(
                 f"there are {len(source)} episodes, and none can be read; build the data set anew."
             )
-        self._length = length
+        self._length, self._seed, self._fixed = length, seed, fixed
         self._rows = Rows(batch_size, rows)
         self._order = Shuffled(len(self.episodes), seed)
         self._streams: Consecutive | None = None
@@ -59,7 +61,9 @@ class MemoryLoader:
             self._streams = Consecutive(lengths, length, seed)
         self._served = 0
         self._fingerprint = {
-            "loader": "memory, consecutive windows" if consecutive else "memory",
+            "loader": "memory"
+            + ", consecutive windows" * consecutive
+            + ", one window an episode" * fixed,
             "episodes": len(source),
             "content": content_digest(self.episodes[0]),
             "window": length,
@@ -100,8 +104,17 @@ class MemoryLoader:
         place = streams.place(row, number)
         return window.cut(self.episodes[place.episode], place.start, self._length, place.begins)
 
+    def fixed_window(self, index: int) -> window.Arrays:
+        """The window of an episode that is always taken, where it is always the same."""
+        return self._cut(index, np.random.default_rng((self._seed, index)))
+
     def _item(self, number: int) -> window.Arrays:
         index, rng = self._order.at(number)
+        if self._fixed:
+            return self.fixed_window(index) | {"episode": np.int64(index)}
+        return self._cut(index, rng)
+
+    def _cut(self, index: int, rng: np.random.Generator) -> window.Arrays:
         episode = self.episodes[index]
         return window.cut(episode, window.draw_start(rng, episode, self._length), self._length)
 

@@ -90,6 +90,9 @@ def train_config() -> ConfigDict:
     # Truncated backpropagation: an update's windows go on where the last update's ended, and so
     # does the state, without its gradient. Needs data.loader=memory and no window_doublings.
     config.carry_state = False
+    # Where only what hears learns (optim.only), one window of each episode is followed once, before
+    # the first update; then updates cost what they learn. See wm_jax.remembered.
+    config.remember = False
     config.ema = 0.0  # decay an update of the averaged weights that are evaluated; 0: none
     config.log_every = 10  # updates between rows of metrics.jsonl
     config.checkpoint_every = 500  # updates

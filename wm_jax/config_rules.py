@@ -69,8 +69,11 @@ FRACTIONS = (
 
 def check(values: Values) -> None:
     """Raises `UserError` for the first rule that is broken."""
-    for rule in (_each, _backbone, _patch, _length, _windows, _carried, _judged, _spikes, _loader,
-                 _mesh):  # fmt: skip
+    rules = (
+        _each, _backbone, _patch, _length, _windows, _carried, _remembered, _judged, _spikes,
+        _loader, _mesh,
+    )  # fmt: skip
+    for rule in rules:
         rule(values)
 
 
@@ -133,6 +136,47 @@ def _carried(values: Values) -> None:
             f"config.train.carry_state=True with train.window_doublings={tuple(doublings)} and "
             f"data.loader={loader}: a window goes on from the one before only if none is cut and "
             "they are read in order; set train.window_doublings=() and data.loader=memory."
+        )
+
+
+#: Parts that may learn where states are remembered: they depend on none of these.
+LATER = ("conditioning", "dynamics/hearing")
+#: Modalities that are said once (`wm_jax.shapes.SAID`).
+SAID = ("text", "intervention")
+
+
+def _remembered(values: Values) -> None:
+    if not values["train.remember"]:
+        return
+    only = tuple(values["optim.only"])
+    if not only or set(only) - set(LATER):
+        raise UserError(
+            f"config.train.remember=True and optim.only={only}: what objects are followed by would "
+            f"learn too; set optim.only to some of {LATER}, or train.remember=False."
+        )
+    if values["train.window_doublings"] or values["data.loader"] != "memory":
+        raise UserError(
+            "config.train.remember=True keeps whole windows in memory; set "
+            "train.window_doublings=() and data.loader=memory."
+        )
+    if values["train.carry_state"]:
+        raise UserError(
+            "config.train.remember=True takes one window of an episode, and train.carry_state=True "
+            "all of them; set one to False."
+        )
+    pixels = [n for n in ("posterior", "prior", "overshoot_steps") if values[f"model.loss.{n}"]]
+    if pixels:
+        raise UserError(
+            f"config.train.remember=True keeps objects and no frames, and model.loss.{pixels[0]}="
+            f"{values[f'model.loss.{pixels[0]}']} compares some; set it to 0."
+        )
+    names = tuple(values["model.modalities"])
+    dropped = tuple(values["model.loss.told_dropout_of"]) or names
+    held = [name for name in names if name in dropped and name not in SAID]
+    if values["model.loss.told_dropout"] and held:
+        raise UserError(
+            f"config.train.remember=True and model.loss.told_dropout: {held[0]} would be dropped, "
+            f"by which objects are followed; set model.loss.told_dropout_of={SAID}."
         )
 
 

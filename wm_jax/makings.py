@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from data_pipelines import window
-from wm_jax import curriculum, mesh_choice, optim, train_step, updates
+from wm_jax import curriculum, mesh_choice, optim, remembered, train_step, updates
 from wm_jax import mesh as meshes
 from wm_jax.shapes import HEAD_FIELDS
 
@@ -52,9 +52,16 @@ class Makings:
         key = updates.key_of(self.config, self.mesh) if self.named else None
         return key, updates.find(key, self.mesh)
 
-    def compile(self, state: train_step.TrainState, key: str | None) -> updates.Updates:
-        """The update as a compiled program for each window of the curriculum."""
+    def compile(
+        self,
+        state: train_step.TrainState,
+        key: str | None,
+        memory: remembered.Remembering | None = None,
+    ) -> updates.Updates:
+        """The update as a compiled program for each window of the curriculum; of batches with what
+        ``memory`` holds, if there is one."""
         blank = self.blank(len(self.rows), self.config.data.window)
+        blank = blank if memory is None else memory.blank(blank)
         batch = meshes.shard_batch(blank, self.mesh)
         windows = [frames for _, frames in self.stages]
         ema = self.config.train.ema

@@ -65,8 +65,9 @@ class Conditions(NamedTuple):
 class Batch(NamedTuple):
     """Windows of episodes, as training sees them. ``mask`` is False on padding.
 
-    The last three are there where a head learns from them (`HEAD_FIELDS`), else None. ``readout``
-    holds whatever numbers an agent wants to read off a state.
+    Reward to readout are there where a head learns from them (`HEAD_FIELDS`), else None.
+    ``readout`` holds whatever numbers an agent wants to read off a state. ``followed``: what the
+    dynamics made of the frames before (`wm_jax.remembered`), by name, each (b, t, …).
     """
 
     frames: UInt8[Array, "b t h w c"]
@@ -76,6 +77,7 @@ class Batch(NamedTuple):
     reward: Float[Array, "b t"] | None = None
     is_terminal: Bool[Array, "b t"] | None = None
     readout: Float[Array, "b t r"] | None = None
+    followed: dict[str, Array] | None = None
 
 
 #: Head -> field of an episode that it learns to predict; see `wm_jax.models.heads`.

@@ -26,6 +26,7 @@ from wm_jax import (
     optim,
     processes,
     recover,
+    remembered,
     remote,
     train_step,
     warm_start,
@@ -103,7 +104,9 @@ class Run:
         if self._made.why:
             _tell(self._made.why)
         self._mesh = self._made.mesh
-        self._loader = open_loader(
+        if config.train.remember:
+            remembered.check(self._made.model)
+        self._loader: Any = open_loader(
             config.data,
             batch_size=config.train.batch_size,
             seed=config.seed,
@@ -111,6 +114,7 @@ class Run:
             source=source,
             targets=self._made.targets,
             consecutive=config.train.carry_state,
+            fixed=config.train.remember,
         )
         self._validation = validation
         keep = checkpoint.Keep(config.train.keep, config.train.keep_every, config.train.keep_best)
@@ -165,7 +169,15 @@ class Run:
             position = self._loader.position()
             self._check_size(next(self._loader))  # before anything is compiled or measured
             self._loader.seek(position)
-            self._updates = found or self._made.compile(state, key)
+            memory = None
+            if train.remember:
+                rows = len(self._made.rows)
+                memory = remembered.Remembering(self._loader, self._made.model, state.params, rows)
+                self._loader = memory
+                if not memory.fill(stop):
+                    _tell("stopped before an update; the same command goes on.")
+                    return self._result(step)
+            self._updates = found or self._made.compile(state, key, memory)
             self._tell_cost()
             self._clips = open_clips(config, self._made.model, self._mesh, self._validation)
             self._fix_steps(state)

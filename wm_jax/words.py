@@ -1,8 +1,8 @@
 """Words as numbers: a sentence is the ids of its words, which a model's text encoder embeds.
 
 Words that the twins world says have ids of their own, in the order of `VOCABULARY`; any other word
-falls into one of `SPARE` ids by a checksum, so that no sentence of another data set is refused. A number
-is told as itself ("by 2.5"): its id is less than 0, see `NUMBERS`.
+falls into one of `SPARE` ids by a checksum, so that no sentence of another data set is refused. A
+number is told as itself ("by 2.5"): its id is less than 0, see `NUMBERS`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from data_pipelines.twins.geometry import project
-from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.language import a_thing
+from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, HUES
 from wm_jax.edit import KINDS, TOLD, Edits, as_vector, no_edits
 
@@ -54,9 +54,11 @@ def exactly(
     params: Float[np.ndarray, " 8"],
     camera: Float[np.ndarray, " 3"],
     resolution: int,
+    light: Float[np.ndarray, " 3"] | None = None,
 ) -> str | None:
-    """The sentence that says all there is to say of a move, a push, an addition or a pull, in px of
-    frames of this resolution as the camera shows them; None of the other kinds.
+    """The sentence that says all there is to say of an intervention: lengths in px of frames of
+    this resolution, as the camera shows them. None of a recolouring and a removal, of which the
+    data set's own says all, and of the light where it is not told how it is now.
 
     >>> exactly("push", "the red circle", np.array([1.25, -2, 0, 0, 0, 0, 0, 0]), np.zeros(3), 32)
     'the red circle is pushed by (0.62, -1.00)'
@@ -72,6 +74,12 @@ def exactly(
         return f"{who} is pushed by {pair('speed', 2)}"
     if kind == "gravity":
         return f"gravity now pulls by {pair('pull', 4)}"
+    if kind == "camera":
+        x, y, zoom = params[:3]
+        return f"the camera moves by ({x:.2f}, {y:.2f}) and zooms {np.exp(zoom):.3f} times"
+    if kind == "light" and light is not None:
+        gain, x, y = light + params[:3]
+        return f"the light goes to {gain:.3f} with a gradient of ({x:.3f}, {y:.3f})"
     if kind != "add":
         return None
     what, size = a_thing(params[4], params[5]), f"{told['radius']:.1f} px"

@@ -154,6 +154,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.modalities": (*FULL["model.modalities"], *CHANGES["model.modalities"]),
         "model.loss.told_dropout_of": CHANGES["model.modalities"],
         "train.init_from": "runs/small_full",
+        "train.remember": True,
         "train.minutes": 60.0,
     },
     "small_rssm": SMALL | RSSM,

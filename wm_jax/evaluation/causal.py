@@ -28,8 +28,8 @@ from wm_jax.evaluation.tracker import Instrument, Tracks
 from wm_jax.evaluation.world import Changes, Clips
 
 #: What is done to a subject: its edit, the same kind drawn anew, true frames in place of an edit,
-#: and a sentence in place of an edit.
-CONTROLS = (None, "shuffled", "oracle", "sentence")
+#: a sentence in place of an edit, and one that says all its numbers too.
+CONTROLS = (None, "shuffled", "oracle", "sentence", "numbers")
 STEPS = (5, 8, 10, 15, 20, 30, 40, 60)
 
 
@@ -202,8 +202,9 @@ def controls(subject: Subject, twin: Twins) -> tuple[str | None, ...]:
         return ("oracle",)
     if twin.name not in (*KINDS, "sequence"):
         return (None,)
-    hears = twin.asked is not None and isinstance(subject, Hearing)
-    return CONTROLS if hears else tuple(c for c in CONTROLS if c != "sentence")
+    if twin.asked is None or not isinstance(subject, Hearing):
+        return CONTROLS[:3]
+    return CONTROLS if twin.stages[0].exact != twin.stages[0].words else CONTROLS[:4]
 
 
 def _future(
@@ -224,7 +225,9 @@ def _future(
         return np.concatenate([first, subject.observe(state, clips, seen, sample)], 1)
     stages = twin.shuffled if control == "shuffled" else twin.stages
     some = [_take_stage(stage, index) for stage in stages]
-    if control == "sentence" and isinstance(subject, Hearing):
+    if control == "numbers":
+        some = [stage._replace(words=stage.exact) for stage in some]
+    if control in ("sentence", "numbers") and isinstance(subject, Hearing):
         some = [subject.understand(state, batch, stage) for stage in some]
     return subject.imagine(state, batch, some, sample)
 
@@ -233,8 +236,9 @@ def _take_stage(stage: Stage, index: np.ndarray) -> Stage:
     kind, *arrays = stage.changes
     changes = Changes(kind, *(x[index] for x in arrays))
     edits = Edits(*(x[index] for x in stage.edits))
-    words = tuple(stage.words[i] for i in index) if stage.words else ()
-    return Stage(stage.at, changes, edits, stage.told[index], words)
+    each = (stage.words, stage.exact)
+    words = [tuple(said[i] for i in index) if said else () for said in each]
+    return Stage(stage.at, changes, edits, stage.told[index], *words)
 
 
 def _without_effect(push: Stage) -> Stage:

@@ -204,6 +204,7 @@ def _words(report: CausalReport) -> str:
             "after another edit of the kind",
             "clips asked",
             f"edit success by sentence, at {step}",
+            "by one with all numbers",
             "by the edit itself",
         )
     )
@@ -218,7 +219,7 @@ def _words(report: CausalReport) -> str:
                 continue
             rows += [
                 find(report, model, "edit_success_common", scenario, step, control)
-                for control in ("sentence", None)
+                for control in ("sentence", "numbers", None)
             ]
             cells = [parts.cell(row) for row in rows]
             cells.insert(3, f"<td>{rows[1]['share']:.0%}</td>")
@@ -228,8 +229,8 @@ def _words(report: CausalReport) -> str:
             )
     caption = (
         "<caption>Told in words <span>share of the clips, of those whose true twin shows it, in "
-        "which what the sentence says happens, to the object it names. A sentence does not say how "
-        "hard a push is or how far a move, so its edit success is less</span></caption>"
+        "which what the sentence says happens, to the object it names. Most sentences do not say "
+        "how hard a push is or how far a move, so their edit success is less</span></caption>"
     )
     table = f'<table class="numbers">{caption}<tr>{head}</tr>{body}</table>'
     return f'<div class="scroll">{table}</div>' if body else ""

@@ -26,14 +26,15 @@ from wm_jax.evaluation.world import Changes, Clips, Truth, World
 class Stage(NamedTuple):
     """What is done to every clip after ``at`` frames of the horizon: as the world makes it, as a
     model is told it, by how much it changes light or camera, where it is one of these, in words
-    ('' where there is nothing to do), and the ids of words that a model is told in place of all
-    that (`wm_jax.words`; None: it is not)."""
+    ('' where there is nothing to do) and in ``exact`` ones, with all its numbers, and the ids of
+    words that a model is told in place of all that (`wm_jax.words`; None: it is not)."""
 
     at: int
     changes: Changes
     edits: Edits
     told: Float32[np.ndarray, "r 3"]
     words: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
     said: Float32[np.ndarray, "r 32"] | None = None
 
 
@@ -277,8 +278,8 @@ def _stages(
         if changes.kind in TOLD:
             name = TOLD[changes.kind]
             told = world.get(world.apply(scene, changes), name) - world.get(scene, name)
-        words = world.sentences(scene, changes)
-        stages.append(Stage(at, changes, world.edits(scene, changes), told, words))
+        words = [world.sentences(scene, changes, exact) for exact in (False, True)]
+        stages.append(Stage(at, changes, world.edits(scene, changes), told, *words))
     return tuple(stages)
 
 

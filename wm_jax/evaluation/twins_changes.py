@@ -85,19 +85,29 @@ def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
     return telling.filled(who | telling.fields(changes.kind, changes.params, camera), len(scenes))
 
 
-def sentences(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:
-    """The same changes in the words of the data set; '' where there is none."""
+def sentences(
+    scenes: Float32[np.ndarray, "r k"], changes: Changes, resolution: int | None = None
+) -> tuple[str, ...]:
+    """The same changes in the words of the data set, with all their numbers (px) where a
+    ``resolution`` is given; '' where there is none."""
     return tuple(
-        _sentence(scene, changes.kind, int(changes.target[i]), changes.params[i])
+        _sentence(scene, changes.kind, int(changes.target[i]), changes.params[i], resolution)
         if changes.valid[i]
         else ""
         for i, scene in enumerate(scenes)
     )
 
 
-def _sentence(scene: np.ndarray, kind: str, target: int, params: np.ndarray) -> str:
+def _sentence(
+    scene: np.ndarray, kind: str, target: int, params: np.ndarray, resolution: int | None
+) -> str:
     hue, shape, place = (get(scene, name)[max(target, 0)] for name in ("hue", "shape", "position"))
     who = f"the {thing(hue, shape)}" if target >= 0 and hue >= 0 else ""
+    if resolution is not None:
+        view, light = (get(scene, name) for name in ("camera", "light"))
+        exact = telling.exactly(kind, who, params, view, resolution, light)
+        if exact is not None:
+            return exact
     if kind == "move":
         return f"{who} is moved {direction_word(params[:2] - place)}"
     if kind == "push":

@@ -193,9 +193,11 @@ class TwinsWorld:
         """The changes as a model is told them."""
         return twins_changes.edits(scenes, changes)
 
-    def sentences(self, scenes: Float32[np.ndarray, "r k"], changes: Changes) -> tuple[str, ...]:
-        """The changes in words."""
-        return twins_changes.sentences(scenes, changes)
+    def sentences(
+        self, scenes: Float32[np.ndarray, "r k"], changes: Changes, exact: bool = False
+    ) -> tuple[str, ...]:
+        """The changes in words, with all their numbers if ``exact``."""
+        return twins_changes.sentences(scenes, changes, self.resolution if exact else None)
 
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:
         """Scenes as frames."""

@@ -190,8 +190,11 @@ class World(Protocol):
         """The changes as a model is told them."""
         ...
 
-    def sentences(self, scenes: Float32[np.ndarray, "b k"], changes: Changes) -> tuple[str, ...]:
-        """The changes in words; '' where a scene allowed none."""
+    def sentences(
+        self, scenes: Float32[np.ndarray, "b k"], changes: Changes, exact: bool = False
+    ) -> tuple[str, ...]:
+        """The changes in words, with all their numbers if ``exact``; '' where a scene allowed
+        none."""
         ...
 
     def draw(self, scenes: Float32[np.ndarray, "r t k"]) -> Drawn:

@@ -107,6 +107,7 @@ def window_terms(
         targets=targets_of(net, batch),
         start=start,
         noise=(jax.random.fold_in(cut_key, 3), highest) if highest else None,
+        followed=batch.followed,
     )
 
     def all_frames(error, at, count):

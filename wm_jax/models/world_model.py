@@ -116,10 +116,12 @@ class Net(nn.Module):
         targets=None,
         start=None,
         noise=None,
+        followed=None,
     ) -> Window:
         """``seen`` and ``foreseen`` (None: none) are frames, each a slice or indices, ``painted``
         streams (a slice); ``targets`` are the heads'; ``start`` is the carry before the first frame
-        (None: the initial one), ``noise`` a key and the highest level of `context_noise`."""
+        (None: the initial one), ``noise`` a key and the highest level of `context_noise`;
+        ``followed`` is from `remember`."""
         encode = rematerialised(lambda net, frames: net.encoder(frames))
         decode = rematerialised(lambda net, tokens: net.plain(tokens))
         predict = rematerialised(lambda net, tokens: net.plain(tokens, predicted=True))
@@ -130,7 +132,8 @@ class Net(nn.Module):
         inputs = (start, embeddings, observed, told, is_first, keys)
         carry = None
         if hasattr(self.dynamics, "teach"):
-            out = self.dynamics.teach(*inputs, painted=painted)
+            kept = {} if followed is None else {"followed": followed}
+            out = self.dynamics.teach(*inputs, painted=painted, **kept)
         else:
             carry, out = self.dynamics.scan(*inputs)
             out = out._replace(tokens=out.tokens[painted], prior=out.prior[painted])
@@ -146,6 +149,11 @@ class Net(nn.Module):
             targets = jax.tree.map(lambda x: x[painted], targets)
             heads = self.heads.losses(out.tokens, targets)
         return Window(posterior, prior, sharp, heads, dict(out.terms), carry)
+
+    def remember(self, frames, conditions, is_first):
+        embeddings, told = self.encoder(frames), self.conditioning(conditions)
+        start = self.dynamics.initial(frames.shape[0])
+        return self.dynamics.remember(start, embeddings, told, is_first)
 
     def overshoot(
         self, frames, conditions, is_first, key, steps, decoded
@@ -288,6 +296,13 @@ class WorldModel:
     def plain(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b h w c"]:
         """What the plain decoder makes of the state, to report beside a sharp one's frames."""
         return jnp.clip(self._apply(params, "plain", state.tokens), 0.0, 1.0)
+
+    def remember(self, params: PyTree, batch: shapes.Batch) -> dict[str, Array]:
+        """What the dynamics make of a window's frames, each (b, t, …), where that is all that
+        `loss` needs of them: it is ``batch.followed`` from then on. See `wm_jax.remembered`."""
+        told = shapes.conditions_for_steps(batch.conditions, batch.is_first)
+        frames = batch.frames.astype(jnp.float32) / 255
+        return self._apply(params, "remember", frames, told, batch.is_first)
 
     def masks(self, params: PyTree, state: shapes.LatentState) -> Float[Array, "b m h w"]:
         """Each slot's share of each pixel, of a decoder that paints by slots; they sum to one."""

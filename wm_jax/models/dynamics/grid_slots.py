@@ -245,11 +245,13 @@ class GridSlots(nn.Module):
         is_first: Bool[Array, "b t"],
         keys: jax.Array | None,
         painted: slice = slice(None),
+        followed: dict[str, Array] | None = None,
     ) -> Output:
         """What the loss compares, instead of `scan`: nothing in it rewards hedging.
 
         The slots are followed through all frames first, and no gradient goes back there: what a
-        loss can change about what is seen, it changes to make its own prediction right.
+        loss can change about what is seen, it changes to make its own prediction right. Where they
+        were ``followed`` before (`remember`), that is taken, and tokens are of no use.
 
         tokens: of the ``painted`` streams, after every frame, all of them seen
         prior:  the stage as imagined where it is not ``observed`` (a prefix is), with the objects
@@ -266,17 +268,22 @@ class GridSlots(nn.Module):
             coarse: Any = self._coarser()
             carry = coarse.initial(is_first.shape[0])
             embeddings = squares(embeddings, self.cells, self.train_pool).mean(-2)
-            inputs = carry, embeddings, observed, told, is_first, keys, painted
+            inputs = carry, embeddings, observed, told, is_first, keys, painted, followed
             return coarse.apply(self.variables, *inputs, method="teach")
-        seen, told_and_said = self._read(embeddings), told
+        told_and_said = told
         told = told[..., : self.told_size]
-        # Frozen in what it hears too: the encoder of `told` has weights.
-        alone = self.clone(parent=None)
-        frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
-        slots: Any = alone.apply(*frozen, is_first, method="follow")
-        slots = slots._replace(
-            look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
-        )
+        if followed is None:
+            # Frozen in what it hears too: the encoder of `told` has weights.
+            alone = self.clone(parent=None)
+            seen = self._read(embeddings)
+            frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
+            slots: Any = alone.apply(*frozen, is_first, method="follow")
+            slots = slots._replace(
+                look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
+            )
+        else:
+            pixels = self._read(embeddings)[0]
+            slots = Scene(**followed, stage=followed["visible"], past=pixels)
         key = jax.random.key(0) if keys is None else keys[0]
         terms = {
             "place": lessons.place_error(
@@ -292,6 +299,28 @@ class GridSlots(nn.Module):
         shown, imagined = lessons.stages(self, stage, self._read_stage(slots.past), *inputs)
         tokens, prior = (self.tokens(slots._replace(**stage)) for stage in (shown, imagined))
         return Output(tokens, prior, terms)
+
+    def remember(
+        self,
+        carry: Scene,
+        embeddings: Float[Array, "b t n e"],
+        told: Float[Array, "b t k"],
+        is_first: Bool[Array, "b t"],
+    ) -> dict[str, Array]:
+        """What `teach` follows, for when it is asked for again: slots after each frame, but neither
+        stage nor past. It depends on no weight of what hears."""
+        if self.train_pool > 1:
+            coarse: Any = self._coarser()
+            carry = coarse.initial(is_first.shape[0])
+            embeddings = squares(embeddings, self.cells, self.train_pool).mean(-2)
+            inputs = carry, embeddings, told, is_first
+            return coarse.apply(self.variables, *inputs, method="remember")
+        inputs = self._read(embeddings), told[..., : self.told_size], is_first
+        slots = self.follow(carry, *inputs)
+        slots = slots._replace(
+            look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
+        )
+        return {k: x for k, x in slots._asdict().items() if k not in ("stage", "past")}
 
     def _undisturbed(
         self, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
