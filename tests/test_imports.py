@@ -28,7 +28,7 @@ LAYERS = [
     ["wm_jax.curriculum", "wm_jax.mesh", "wm_jax.mesh_choice", "wm_jax.optim"],
     ["wm_jax.flops", "wm_jax.train_step"],
     ["wm_jax.budget", "wm_jax.checkpoint", "wm_jax.clips", "wm_jax.kept", "wm_jax.writers"],
-    ["wm_jax.updates"],
+    ["wm_jax.remembered", "wm_jax.updates"],
     ["wm_jax.makings"],
     ["wm_jax.export_loader", "wm_jax.programs", "wm_jax.search"],
     ["wm_jax.stored"],
@@ -52,6 +52,7 @@ READS_DATA = {
     *(
         "wm_jax.clips",
         "wm_jax.makings",
+        "wm_jax.remembered",
         "wm_jax.train",
         "wm_jax.studies.runner",
         "wm_jax.evaluation.twins_world",

@@ -199,6 +199,18 @@ def test_absent_words_weigh_nothing_and_places_count():
     np.testing.assert_array_equal(told.apply(known, silent), told.apply(known, noise))
 
 
+def test_a_number_is_told_by_its_value():
+    """Not as one of many words: as much more moves what is said as far again."""
+    encoder = TextEncoder(8)
+    said = [f"the red circle is pushed by ({x}, 0.5)" for x in (1, 1.2, 1.4)]
+    ids = np.stack([words.encode(s) for s in (*said, "the red circle is pushed by (cat, 0.5)")])
+    out = np.asarray(encoder.apply(random_variables(encoder, ids), ids))
+    once, twice = out[1] - out[0], out[2] - out[0]
+    assert np.abs(once).max() > 1e-3
+    assert np.abs(twice - 2 * once).max() < 0.3 * np.abs(twice).max()
+    assert np.abs(out[3] - out[0]).max() > 1e-2, "a word in its place is something else"
+
+
 def test_embeddings_from_elsewhere_are_told_as_they_are():
     told = Conditioning(("text",), 8, words=False)
     heard = shapes.no_conditions(1)

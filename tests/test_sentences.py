@@ -37,6 +37,18 @@ def parse(sentence, resolution=64, gain=1.0):
         ("the camera moves down and zooms in", Camera((0.0, 6.0), 1.15)),
         ("the camera zooms out", Camera((0.0, 0.0), 1 / 1.15)),
         ("gravity now pulls left", Gravity((-0.03, 0.0))),
+        ("the red ball is pushed by (1.5, -0.25)", Push("the red ball", (1.5, -0.25))),
+        ("a red box of 5 px appears at the left", Add("a red box", (64 / 6, 32.0), radius=5.0)),
+        (
+            "a red box of 5.5 px appears at (8, 9) and moves by (-1, 0.5)",
+            Add("a red box", (8.0, 9.0), (-1.0, 0.5), 5.5),
+        ),
+        ("a red box appears at (8, 9)", Add("a red box", (8.0, 9.0))),
+        ("the light goes to 0.6", Light(0.6)),
+        ("the light goes to 0.6 with a gradient of (0.1, -0.05)", Light(0.6, (0.1, -0.05))),
+        ("the camera moves by (3, -1)", Camera((3.0, -1.0))),
+        ("the camera moves by (3, -1) and zooms 1.1 times", Camera((3.0, -1.0), 1.1)),
+        ("gravity pulls by (0.01, -0.02)", Gravity((0.01, -0.02))),
     ],
 )
 def test_what_a_sentence_means(sentence, change):

@@ -32,6 +32,16 @@ def test_ids_are_stable_and_apart():
     assert not ids[4:].any() and not words.encode("").any()
 
 
+def test_a_number_is_told_as_itself():
+    ids = words.encode("the ball is pushed by (-1.25, 0), 3 px at box2 and 12.")
+    numbers = ids[ids < 0] + words.NUMBERS
+    np.testing.assert_allclose(numbers, [-1.25, 0, 3, 12], atol=1e-4)
+    assert (ids[:5] > 0).all() and ids[4] < words.NUMBER, "'by' is a word of its own"
+    far = words.encode("100000 -100000")[:2] + words.NUMBERS
+    assert far.tolist() == [words.NUMBERS - 1, 1 - words.NUMBERS]
+    assert len(words.VOCABULARY) < words.NUMBER < words.IDS - words.SPARE
+
+
 def test_a_strange_word_has_an_id_and_a_long_sentence_an_end():
     strange = words.encode("zebra zebra giraffe")
     assert strange[0] == strange[1] >= words.IDS - words.SPARE

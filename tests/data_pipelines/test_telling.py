@@ -6,9 +6,13 @@ import pytest
 from data_pipelines import window
 from data_pipelines.twins import make_group, telling
 from data_pipelines.twins.render import PALETTE
-from wm_jax.edit import KINDS, as_vector, no_edits
+from data_pipelines.twins.world import HUES, SHAPES
+from wm_jax import sentences
+from wm_jax.edit import KINDS, as_vector, kind_of, no_edits
 from wm_jax.evaluation import twins_changes, twins_scene
 from wm_jax.evaluation.world import Changes
+from wm_jax.naming import Thing
+from wm_jax.telling import write
 
 BOTH = ("intervention", "text")
 
@@ -42,6 +46,53 @@ def test_training_tells_what_the_evaluator_tells(twins, kind):
 def test_what_is_no_change_or_told_anyway_is_not_said(twins, kind):
     values, said = telling.intervention(twins[kind])
     assert not said.any() and not values.any()
+
+
+def test_words_with_all_numbers_say_what_the_vector_says(twins):
+    """Parsed again they are the very change, to the digits that they are said in."""
+    for kind, episode in twins.items():
+        at = int(episode["intervention/frame"])
+        sentence, params = str(episode["intervention/sentence"]), episode["intervention/params"]
+        camera, who = episode["camera"][at], sentence.partition(" is ")[0]
+        exact = telling.exactly(kind, who, params, camera, 32, episode["light"][at]) if kind else ""
+        if not exact:
+            assert kind in ("", "recolour", "remove")
+            continue
+        there = [
+            Thing(slot, HUES[hue], SHAPES[shape], (3.0, 4.0), (0.0, 0.0), tuple(PALETTE[hue]))
+            for slot, (hue, shape) in enumerate(
+                zip(episode["truth/hue"][at], episode["truth/shape"][at], strict=True)
+            )
+            if hue >= 0
+        ]
+        change = sentences.parse(exact, there, 32)
+        assert kind_of(change) == kind
+        if kind == "light":
+            np.testing.assert_allclose(change.gain, episode["light"][at, 0] + params[0], atol=1e-3)
+        elif kind == "camera":
+            np.testing.assert_allclose(change.pan, params[:2], atol=1e-2)
+            np.testing.assert_allclose(np.log(change.zoom), params[2], atol=1e-3)
+        else:
+            edits = no_edits(1)
+            write(edits, 0, change, there, 32)
+            wanted = telling.filled(telling.fields(kind, np.asarray(params)[None], camera[None]), 1)
+            for name in ("place", "speed", "paint", "shape", "radius", "pull"):
+                near = {"place": 0.06, "radius": 0.06, "pull": 1e-4}.get(name, 6e-3) / 32
+                got, value = getattr(edits, name), getattr(wanted, name)
+                np.testing.assert_allclose(got, value, atol=near, err_msg=f"{kind}: {name}")
+
+
+def test_every_other_change_is_said_with_its_numbers():
+    plain = exact = 0
+    for seed in range(8):
+        for episode in make_group("twins:motion", seed, resolution=32, sound=False, twins=6)[1:]:
+            ids, mask = window.said(episode)
+            at = int(episode["intervention/frame"])
+            assert np.flatnonzero(mask).tolist() == [0, at]
+            if str(episode["intervention/kind"]) in ("move", "push", "add"):
+                exact += (ids[at] < 0).any()
+                plain += (ids[at] >= 0).all()
+    assert min(plain, exact) > 0.25 * (plain + exact)
 
 
 def test_vectors_tell_kinds_and_colours_apart():

@@ -34,7 +34,8 @@ def heard(scene, choice=None, who=RED, **fields):
     meant = (jnp.arange(near.shape[1]) == near.argmin(-1)[:, None]) * 1.0
     batch = len(scene.place)
     values = {"place": 0.5, "speed": 0.0, "paint": 0.5, "pull": 0.0, "shape": 1 / 3}
-    sizes = {"place": 2, "speed": 2, "paint": 3, "pull": 2, "shape": 3}
+    values["from_it"] = 0.0
+    sizes = {"place": 2, "from_it": 2, "speed": 2, "paint": 3, "pull": 2, "shape": 3}
     filled = {
         k: jnp.broadcast_to(jnp.asarray(fields.get(k, v)), (batch, sizes[k]))
         for k, v in values.items()
@@ -76,6 +77,21 @@ def test_what_happens_is_what_was_chosen_to_what_was_meant(scene):
             np.testing.assert_allclose(new.colour[0, red], CONTRAST * np.array(value), rtol=1e-5)
         if choice == "remove":
             assert new.present[0, red] == 0
+
+
+def test_a_place_may_be_meant_from_where_it_is(scene):
+    red = int(np.asarray(scene.colour[0, :, 0] * scene.present[0, :, 0]).argmax())
+    x, y = np.asarray(scene.place[0, red])
+    for from_it, place in (
+        ((0, 0), (0.4, 0.6)),
+        ((1, 0), (x - 0.1, 0.6)),
+        ((0, 1), (0.4, y + 0.1)),
+    ):
+        told = heard(scene, "move", place=(0.4, 0.6), from_it=from_it)
+        np.testing.assert_allclose(after(scene, told).place[0, red], place, atol=1e-6)
+    new = after(scene, heard(scene, "add", place=(0.4, 0.6), from_it=(1, 1)))
+    came = np.asarray(new.present[0, :, 0] > 0.5) & np.asarray(scene.present[0, :, 0] < 0.5)
+    np.testing.assert_allclose(new.place[0, came], [(0.4, 0.6)], atol=1e-6)
 
 
 def test_what_comes_takes_the_empty_slot_as_likely_as_it_is_said_to(scene):
