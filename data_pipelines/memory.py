@@ -111,7 +111,7 @@ class MemoryLoader:
     def _item(self, number: int) -> window.Arrays:
         index, rng = self._order.at(number)
         if self._fixed:
-            return self.fixed_window(index) | {"episode": np.int64(index)}
+            return self.fixed_window(index) | {"episode": np.asarray(index)}
         return self._cut(index, rng)
 
     def _cut(self, index: int, rng: np.random.Generator) -> window.Arrays:

@@ -89,13 +89,13 @@ def _move(told, there, unit, gain) -> Change:
 
 
 def _add(told, there, unit, gain) -> Change:
-    size = {name: float(told[name]) for name in ("radius",) if told.get(name) is not None}
+    radius = None if told["radius"] is None else float(told["radius"])
     if told.get("x") is not None:
         speed = (float(told["vx"] or 0), float(told["vy"] or 0))
-        return Add(told["who"], (float(told["x"]), float(told["y"])), speed, **size)
+        return Add(told["who"], (float(told["x"]), float(told["y"])), speed, radius)
     row = {"top": LOW, "bottom": HIGH}.get(told["row"] or "", MIDDLE)
     column = {"left": LOW, "right": HIGH}.get(told["column"] or "", MIDDLE)
-    return Add(told["who"], (64 * unit * column, 64 * unit * row), **size)
+    return Add(told["who"], (64 * unit * column, 64 * unit * row), radius=radius)
 
 
 def _light(told, there, unit, gain) -> Change:

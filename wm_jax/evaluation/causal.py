@@ -237,8 +237,8 @@ def _take_stage(stage: Stage, index: np.ndarray) -> Stage:
     changes = Changes(kind, *(x[index] for x in arrays))
     edits = Edits(*(x[index] for x in stage.edits))
     each = (stage.words, stage.exact)
-    words = [tuple(said[i] for i in index) if said else () for said in each]
-    return Stage(stage.at, changes, edits, stage.told[index], *words)
+    words, exact = (tuple(said[i] for i in index) if said else () for said in each)
+    return Stage(stage.at, changes, edits, stage.told[index], words, exact)
 
 
 def _without_effect(push: Stage) -> Stage:

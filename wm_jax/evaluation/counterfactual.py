@@ -278,8 +278,8 @@ def _stages(
         if changes.kind in TOLD:
             name = TOLD[changes.kind]
             told = world.get(world.apply(scene, changes), name) - world.get(scene, name)
-        words = [world.sentences(scene, changes, exact) for exact in (False, True)]
-        stages.append(Stage(at, changes, world.edits(scene, changes), told, *words))
+        words, exact = (world.sentences(scene, changes, exact) for exact in (False, True))
+        stages.append(Stage(at, changes, world.edits(scene, changes), told, words, exact))
     return tuple(stages)
 
 

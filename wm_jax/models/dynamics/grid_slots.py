@@ -313,10 +313,11 @@ class GridSlots(nn.Module):
             coarse: Any = self._coarser()
             carry = coarse.initial(is_first.shape[0])
             embeddings = squares(embeddings, self.cells, self.train_pool).mean(-2)
-            inputs = carry, embeddings, told, is_first
-            return coarse.apply(self.variables, *inputs, method="remember")
-        inputs = self._read(embeddings), told[..., : self.told_size], is_first
-        slots = self.follow(carry, *inputs)
+            return coarse.apply(
+                self.variables, carry, embeddings, told, is_first, method="remember"
+            )
+        told = told[..., : self.told_size]
+        slots = self.follow(carry, self._read(embeddings), told, is_first)
         slots = slots._replace(
             look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
         )
