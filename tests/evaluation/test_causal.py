@@ -14,8 +14,10 @@ from wm_jax import checkpoint
 from wm_jax.config import base_config, change
 from wm_jax.errors import UserError
 from wm_jax.evaluation import (
+    causal,
     causal_page,
     causal_rows,
+    causal_subjects,
     counterfactual,
     judge,
     physics,
@@ -27,13 +29,14 @@ from wm_jax.evaluation.lighting import light_error
 from wm_jax.evaluation.protocol import CausalProtocol
 from wm_jax.models.baselines import CopyLast
 
+CONTEXT = 12
 CALIBRATED = [f"calibration_{name}" for name in ("position_error", "identity", "shape", "objects")]
 
 
 @pytest.fixture(scope="module")
 def rules(world):
     return CausalProtocol(
-        world=world.name, resolution=32, episodes=3, starts=(0,), context=12, horizon=20,
+        world=world.name, resolution=32, episodes=3, starts=(0,), context=CONTEXT, horizon=20,
         doses=(2.0,),
     )  # fmt: skip
 
@@ -231,6 +234,55 @@ def test_sentences_are_those_of_the_data_set(world, rules):
                 simulator.objects,
             )  # fmt: skip
             assert words[i] == ("" if drawn is None else drawn.sentence)
+
+
+class Listener(causal_subjects.ModelSubject):
+    """Hears, and understands a sentence as the change that the grammar makes of it in the true
+    scene."""
+
+    edits = ("move", "push", "recolour", "remove", "add", "gravity")
+
+    def __init__(self):
+        self.heard = []
+
+    def understand(self, state, clips, stage):
+        self.heard.append(stage.words)
+        return stage
+
+    def encode(self, clips, sample):
+        return clips
+
+    def imagine(self, state, clips, stages, sample):
+        return clips.frames[:, CONTEXT:]
+
+
+def test_where_a_sentence_leaves_numbers_out_one_with_numbers_is_asked_too(world, rules):
+    clips = world.clips(rules.split, rules.length, rules.starts, rules.episodes)
+    facts = counterfactual.factual(clips, world, rules)
+    subject, asked = Listener(), {}
+    start = facts.scenes[:, CONTEXT - 1]
+    for kind in ("push", "recolour"):
+        rngs = [np.random.default_rng(i) for i in range(len(start))]
+        changes = world.draw_changes(start, kind, rules.split, rngs)
+        words, exact = (world.sentences(start, changes, exact) for exact in (False, True))
+        told = np.zeros((len(start), 3), np.float32)
+        stage = counterfactual.Stage(0, changes, world.edits(start, changes), told, words, exact)
+        always = np.ones((len(start), rules.horizon), bool)
+        span = np.full(len(start), rules.horizon)
+        twin = counterfactual.Twins(
+            kind, (stage,), (stage,), facts, always, span, [None] * len(start)
+        )
+        asked[kind] = causal.controls(subject, twin)
+        index = np.arange(len(start))
+        for control in asked[kind][3:]:
+            causal._future(subject, facts, facts, facts, twin, control, index, rules, 0)
+    assert asked["recolour"] == (None, "shuffled", "oracle", "sentence")
+    assert asked["push"] == (*asked["recolour"], "numbers")
+    plain, numbers = subject.heard[:2]
+    assert all(
+        " is pushed by (" in n and n.partition(" is ")[0] in p
+        for p, n in zip(plain, numbers, strict=True)
+    )
 
 
 def test_a_route_is_taken_where_there_is_one_and_else_refused(monkeypatch, tmp_path):
