@@ -11,7 +11,7 @@ from wm_jax import edit_cli, export, export_loader, models, shapes, words
 from wm_jax.config import base_config, change
 from wm_jax.edit import Gravity, Move, Push, Remove, as_vector, no_edits
 from wm_jax.errors import UserError
-from wm_jax.models.conditioning import Conditioning, TextEncoder, dropped
+from wm_jax.models.conditioning import Conditioning, TextEncoder, dropped, one_of_said
 from wm_jax.timeline import Timeline, read
 from wm_jax.world import World
 
@@ -220,6 +220,17 @@ def test_embeddings_from_elsewhere_are_told_as_they_are():
     assert not [k for k in known["params"] if k == "text"]
     other = heard._replace(text=heard.text._replace(value=vector * 1.01))
     assert (np.asarray(told.apply(known, heard)) != np.asarray(told.apply(known, other))).any()
+
+
+def test_what_is_said_is_said_in_one_way():
+    full = jax.tree.map(
+        lambda x: jnp.ones_like(x) if x.dtype == bool else x, shapes.no_conditions(1024, 5)
+    )
+    one = one_of_said(full, 0.6, jax.random.key(0))
+    words_told, vector = (np.asarray(x.mask) for x in (one.text, one.intervention))
+    assert (words_told ^ vector).all() and (words_told == words_told[:, :1]).all()
+    assert 0.55 < words_told[:, 0].mean() < 0.65
+    assert one.light.mask.all() and one.actions.mask.all()
 
 
 def test_dropped_modalities_are_absent_for_a_whole_stream():

@@ -60,6 +60,8 @@ MAY_BE_ZERO = ("model.dynamics.passes", "model.dynamics.taught")
 #: Must lie in [0, 1).
 FRACTIONS = (
     "model.loss.context_noise",
+    "model.loss.told_dropout",
+    "model.loss.told_in_words",
     "train.ema",
     "optim.beta1",
     "optim.beta2",

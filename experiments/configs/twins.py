@@ -87,8 +87,8 @@ RSSM = {
     "optim.clip_value": 0.3,
     "optim.learning_rate": 1e-3,
 }
-#: What learns from twins what a change does: it is told some as a vector, some in words, some as
-#: both and some not at all.
+#: What learns from twins what a change does: it is told some as a vector, some in words (a grid
+#: some as both), and some not at all.
 CHANGES: dict[str, Any] = {
     "data.directory": "data/told",
     "data.conditions": ("intervention", "text"),
@@ -98,12 +98,14 @@ CHANGES: dict[str, Any] = {
 }
 #: Slots that know the world already learn to be told; nothing else learns.
 TOLD = {
-    "model.loss.told_dropout": 0.4,
+    "model.loss.told_dropout": 0.15,
+    "model.loss.told_in_words": 0.6,
     "model.loss.place": 0.0,
     "model.loss.whole": 0.0,
     "model.loss.posterior": 0.0,
     "model.loss.prior": 0.0,
     "train.batch_size": 16,
+    "train.remember": True,
     "train.init_from": "experiments/pretrained/motion",
     "optim.only": ("conditioning", "dynamics/hearing"),
     "optim.name": "adamw",
@@ -154,7 +156,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.modalities": (*FULL["model.modalities"], *CHANGES["model.modalities"]),
         "model.loss.told_dropout_of": CHANGES["model.modalities"],
         "train.init_from": "runs/small_full",
-        "train.remember": True,
         "train.minutes": 60.0,
     },
     "small_rssm": SMALL | RSSM,

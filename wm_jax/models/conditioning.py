@@ -61,6 +61,16 @@ def dropped(
     return conditions._replace(**{n: drop(getattr(conditions, n), keys[n]) for n in names})
 
 
+def one_of_said(conditions: Conditions, share: float, key: jax.Array) -> Conditions:
+    """What is said is said in one way: of a ``share`` of the streams in words, of the others as a
+    vector. Told both, a model learns of the words no more than what the vector leaves open."""
+    text, vector = conditions.text, conditions.intervention
+    words = jax.random.bernoulli(key, share, (len(text.mask), *[1] * (text.mask.ndim - 1)))
+    text = text._replace(mask=text.mask & words)
+    vector = vector._replace(mask=vector.mask & ~words)
+    return conditions._replace(text=text, intervention=vector)
+
+
 class TextEncoder(nn.Module):
     """Ids of words (…, 32), 0 none, less than 0 a number (`wm_jax.words`), to (…, width)."""
 

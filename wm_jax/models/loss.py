@@ -22,6 +22,8 @@ class LossWeights:
                 `wm_jax.models.conditioning.dropped`)
     told_dropout_of: modalities that this is about; (): all. What a part that no longer learns was
                 always told should go on being told
+    told_in_words: share of streams that are told changes in words alone, the others as a vector
+                alone (see `wm_jax.models.conditioning.one_of_said`); 0: all are told both ways
     context:    'random' shows each stream only its first c frames, c uniform in [context_low,
                 context_high] but at most half the window, and closes the loop on the state for
                 the rest, so that errors are met in training as in a rollout; 'all' shows every
@@ -48,6 +50,7 @@ class LossWeights:
 
     told_dropout: float = 0.0
     told_dropout_of: tuple[str, ...] = ()
+    told_in_words: float = 0.0
     context: str = "random"
     context_low: int = 3
     context_high: int = 12

@@ -18,7 +18,13 @@ from jaxtyping import Array, Float, PyTree
 from wm_jax import shapes
 from wm_jax.edit import KINDS, TOLD, Edits, Objects, as_vector, says
 from wm_jax.errors import UserError
-from wm_jax.models.conditioning import Apart, Conditioning, dropped, unsaid
+from wm_jax.models.conditioning import (
+    Apart,
+    Conditioning,
+    dropped,
+    one_of_said,
+    unsaid,
+)
 from wm_jax.models.context_noise import corrupt
 from wm_jax.models.heads import Heads
 from wm_jax.models.loss import LossWeights, targets_of, window_terms
@@ -358,6 +364,8 @@ class WorldModel:
         As ``before`` is an argument no gradient reaches the windows before it.
         """
         said = batch.conditions
+        if self.weights.told_in_words:
+            said = one_of_said(said, self.weights.told_in_words, jax.random.fold_in(key, 2))
         if self.weights.told_dropout:
             drop_key = jax.random.fold_in(key, 1)
             drops = self.weights.told_dropout, drop_key, tuple(self.weights.told_dropout_of)
