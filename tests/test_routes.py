@@ -222,6 +222,20 @@ def test_embeddings_from_elsewhere_are_told_as_they_are():
     assert (np.asarray(told.apply(known, heard)) != np.asarray(told.apply(known, other))).any()
 
 
+def test_what_a_sentence_says_of_a_light_that_is_told_is_told():
+    world = make(**{"model.modalities": ("light", "intervention", "text")})
+    scene = world.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    for route in (None, "text"):
+        dim = world.edit(scene, "the light goes to 0.5", route=route)
+        np.testing.assert_allclose(np.asarray(dim.pending.light.value)[0, 0], 0.5)
+        assert not dim.pending.text.mask.any()
+    both = world.edit(scene, ["the light goes to 0.5", "the red circle disappears"], route="text")
+    assert both.pending.text.mask.all() and both.pending.light.mask.all()
+    blind = make(**{"model.modalities": ("intervention", "text")})
+    said = blind.edit(blind.encode(np.zeros((2, SIZE, SIZE, 3), np.uint8)), "the light goes to 0.5")
+    assert said.pending.text.mask.all() and not said.pending.light.mask.any()
+
+
 def test_what_is_said_is_said_in_one_way():
     full = jax.tree.map(
         lambda x: jnp.ones_like(x) if x.dtype == bool else x, shapes.no_conditions(1024, 5)

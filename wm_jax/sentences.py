@@ -48,12 +48,18 @@ def parse(sentence: str, there: Sequence[Thing], resolution: int, gain: float = 
     gain: of the light now. Raises `UserError` for a sentence that is none of the module's, and for
     an object that is not there or not the only one.
     """
-    said = re.sub(r"\s+", " ", sentence.strip().rstrip(".").lower())
     for pattern, make in _RULES:
-        found = re.fullmatch(pattern, said)
+        found = re.fullmatch(pattern, _plain(sentence))
         if found:
             return make(found.groupdict(), there, resolution / 64, gain)
     raise UserError(f"'{sentence}' is no sentence that is known here; try {', '.join(EXAMPLES)}.")
+
+
+def told_kind(sentence: str) -> str | None:
+    """'light' or 'camera' where the sentence is about one of them, else None."""
+    said, kinds = _plain(sentence), {_light: "light", _camera: "camera"}
+    makes = [make for pattern, make in _RULES if re.fullmatch(pattern, said)]
+    return kinds.get(makes[0]) if makes else None
 
 
 def check_named(sentence: str, there: Sequence[Thing], resolution: int) -> None:
@@ -62,6 +68,10 @@ def check_named(sentence: str, there: Sequence[Thing], resolution: int) -> None:
     colours = "|".join(naming.HUES | naming.MORE_HUES)
     for who in re.findall(rf"\bthe (?:{colours}) (?!and |or )[a-z]+", sentence.lower()):
         naming.choose(who, there, resolution)
+
+
+def _plain(sentence: str) -> str:
+    return re.sub(r"\s+", " ", sentence.strip().rstrip(".").lower())
 
 
 def _push(told, there, unit, gain) -> Change:

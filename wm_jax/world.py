@@ -30,7 +30,7 @@ from wm_jax import models, naming, sentences, shapes, telling, words
 from wm_jax.edit import TOLD, Change, Edits, Objects, Said, as_list, kind_of, no_edits
 from wm_jax.errors import UserError
 from wm_jax.naming import Thing
-from wm_jax.sentences import check_named
+from wm_jax.sentences import check_named, told_kind
 from wm_jax.shapes import Conditions, LatentState
 from wm_jax.stored import read
 
@@ -151,17 +151,19 @@ class World:
         In every stream of a batch the names mean what is there. ``route`` is one of this model's
         ``routes`` (None: the first that fits): 'state' writes the change into the state, 'trained'
         tells it to the next step as training did, 'text' says a sentence to it as it stands. By
-        either of the last two one change a step is heard.
+        either of the last two one change a step is heard. What a sentence says of a light or a
+        camera that the model is told anyway, it is told as such.
 
         Raises `UserError`, in a sentence, for an object that is not there or not the only one, a
         place outside the frame, and a kind of change or a route that this model does not take.
         """
         self._check_route(route)
         for change in as_list(changes):
-            if isinstance(change, str) and self._is_heard(route):
+            held = isinstance(change, str) and told_kind(change) in self.modalities
+            if isinstance(change, str) and self._is_heard(route) and not held:
                 scene = self.say(scene, change)
                 continue
-            if route == "text":
+            if route == "text" and not held:
                 raise UserError(
                     f"the route 'text' takes a sentence, not {change}; say it in words."
                 )

@@ -136,11 +136,12 @@ class ModelSubject:
 
     def understand(self, state: shapes.LatentState, clips: Clips, stage: Stage) -> Stage:
         count, more = len(clips.frames), len(state.step) - len(clips.frames)
-        if self.route != "state" and "text" in self._world.routes:
+        told = TOLD.get(stage.changes.kind) in self.told  # a sentence changes what it is told
+        if self.route != "state" and "text" in self._world.routes and not told:
             ids = np.stack([words.encode(sentence) for sentence in stage.words])
             return stage._replace(edits=no_edits(count), told=0 * stage.told, said=ids)
-        told = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
-        scene = state._replace(pending=telling.held(told))
+        now = jax.tree.map(lambda x: x[:, self.protocol.context - 1], _padded(clips.conditions))
+        scene = state._replace(pending=telling.held(now))
         sentences = [sentence or None for sentence in stage.words] + [None] * more
         edits, held, _ = self._world.told_edits(scene, sentences)
         changed = np.zeros((count, 3), np.float32)
