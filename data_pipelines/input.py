@@ -36,8 +36,7 @@ def open_loader(
     `wm_jax.mesh.rows_of_process`). ``source`` replaces the data set on disk by episodes at hand.
     ``targets`` are fields that heads need beside ``config.conditions``; ``consecutive`` windows go
     on from batch to batch, ``fixed`` ones are the same of an episode each time, and both need the
-    loader 'memory'. Raises `UserError` where the data set is
-    missing or empty.
+    loader 'memory'. Raises `UserError` where the data set is missing or empty.
     """
     names = tuple(dict.fromkeys((*config.conditions, *targets)))
     settings = {

@@ -155,7 +155,9 @@ def _sentence(episode: Mapping[str, Any], camera: np.ndarray | None) -> str:
     if not sentence or zlib.crc32(params.tobytes()) % 2 or not 0 <= frame < len(episode["frames"]):
         return sentence
     view = np.zeros(3, np.float32) if camera is None else camera[frame]
-    who, kind = sentence.partition(" is ")[0], str(episode["intervention/kind"])
+    (who, named, _), kind = sentence.partition(" is "), str(episode["intervention/kind"])
+    if kind in ("move", "push") and not named:  # the words of another data set
+        return sentence
     size = np.asarray(episode["frames"]).shape[1]
     return telling.exactly(kind, who, params, view, size) or sentence
 

@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.memory import MemoryLoader
 from data_pipelines.twins import make_group
 from tests.models.quick import quick_jit
-from wm_jax import mesh, models, remembered, shapes
+from wm_jax import mesh, models, remembered
 from wm_jax.config import base_config, change, validate
 from wm_jax.errors import UserError
 from wm_jax.train import train
@@ -130,8 +130,12 @@ def test_what_would_not_stay_true_is_not_remembered(changes, sentence):
         validate(config(**changes))
 
 
+def test_what_is_told_in_words_or_as_a_vector_needs_both():
+    with pytest.raises(UserError, match="model.modalities lacks intervention; add it, or set 0"):
+        validate(config(model__modalities=("text",), model__loss__told_in_words=0.6))
+
+
 def test_a_backbone_without_slots_has_nothing_to_remember():
     plain = models.build(base_config("grid_gru").model)
     with pytest.raises(UserError, match="GridGRU has nothing to remember"):
         remembered.check(plain)
-    assert shapes.Batch._field_defaults["followed"] is None

@@ -37,6 +37,8 @@ def test_a_number_is_told_as_itself():
     numbers = ids[ids < 0] + words.NUMBERS
     np.testing.assert_allclose(numbers, [-1.25, 0, 3, 12], atol=1e-4)
     assert (ids[:5] > 0).all() and ids[4] < words.NUMBER, "'by' is a word of its own"
+    between = words.encode("from 2-3 to 4x4, 2nd")
+    np.testing.assert_allclose(between[between < 0] + words.NUMBERS, [2, 3], atol=1e-4)
     far = words.encode("100000 -100000")[:2] + words.NUMBERS
     assert far.tolist() == [words.NUMBERS - 1, 1 - words.NUMBERS]
     assert len(words.VOCABULARY) < words.NUMBER < words.IDS - words.SPARE

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wm_jax.errors import UserError
+from wm_jax.shapes import SAID
 
 Values = Mapping[str, Any]
 
@@ -72,8 +73,8 @@ FRACTIONS = (
 def check(values: Values) -> None:
     """Raises `UserError` for the first rule that is broken."""
     rules = (
-        _each, _backbone, _patch, _length, _windows, _carried, _remembered, _judged, _spikes,
-        _loader, _mesh,
+        _each, _backbone, _patch, _length, _windows, _carried, _in_words, _remembered, _judged,
+        _spikes, _loader, _mesh,
     )  # fmt: skip
     for rule in rules:
         rule(values)
@@ -143,8 +144,16 @@ def _carried(values: Values) -> None:
 
 #: Parts that may learn where states are remembered: they depend on none of these.
 LATER = ("conditioning", "dynamics/hearing")
-#: Modalities that are said once (`wm_jax.shapes.SAID`).
-SAID = ("text", "intervention")
+
+
+def _in_words(values: Values) -> None:
+    missing = [name for name in SAID if name not in values["model.modalities"]]
+    share = values["model.loss.told_in_words"]
+    if share and missing:
+        raise UserError(
+            f"config.model.loss.told_in_words={share} tells changes in words or as a vector, and "
+            f"model.modalities lacks {missing[0]}; add it, or set 0."
+        )
 
 
 def _remembered(values: Values) -> None:

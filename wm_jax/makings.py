@@ -27,6 +27,8 @@ class Makings:
     def __init__(self, config: ConfigDict, model: Any = None):
         self.config, self.named = config, model is None
         self.model = _build(config) if model is None else model
+        if config.train.remember:
+            remembered.check(self.model)
         self.optimizer = optim.make_optimizer(config.optim)
         self.targets = tuple(HEAD_FIELDS[name] for name in config.model.heads)
         self.why = ""

@@ -104,8 +104,6 @@ class Run:
         if self._made.why:
             _tell(self._made.why)
         self._mesh = self._made.mesh
-        if config.train.remember:
-            remembered.check(self._made.model)
         self._loader: Any = open_loader(
             config.data,
             batch_size=config.train.batch_size,

@@ -32,16 +32,20 @@ IDS = 192
 #: A number is itself less NUMBERS, which leaves float32 a step of 0.00006; larger ones are cut off
 #: before them. All share the embedding of NUMBER, an id that no word has.
 NUMBERS, NUMBER = 512.0, IDS - SPARE - 1
-_WORD = re.compile(r"-?\d++(?:\.\d+)?+(?![a-z])|[a-z0-9]+")
+_NUMBER = r"(?<![a-z0-9])-?[0-9]++(?:\.[0-9]+)?+(?![a-z])"
+_WORD = re.compile(rf"({_NUMBER})|([a-z0-9]+)")
 
 
 def encode(sentence: str) -> Float[np.ndarray, "32"]:
     """Ids of the first `LENGTH` words, then zeros, as float32."""
-    ids = [_id(word) for word in _WORD.findall(sentence.lower())][:LENGTH]
+    found = _WORD.findall(sentence.lower())[:LENGTH]
+    ids = [_number(number) if number else _id(word) for number, word in found]
     return np.pad(np.asarray(ids, np.float32), (0, LENGTH - len(ids)))
 
 
-def _id(word: str) -> float:
-    if word.lstrip("-")[0].isdigit() and not word[-1].isalpha():
-        return min(max(float(word), 1 - NUMBERS), NUMBERS - 1) - NUMBERS
+def _number(word: str) -> float:
+    return min(max(float(word), 1 - NUMBERS), NUMBERS - 1) - NUMBERS
+
+
+def _id(word: str) -> int:
     return _IDS.get(word) or IDS - SPARE + zlib.crc32(word.encode()) % SPARE

@@ -278,9 +278,7 @@ class GridSlots(nn.Module):
             seen = self._read(embeddings)
             frozen = jax.lax.stop_gradient((self.variables, carry, seen, told))
             slots: Any = alone.apply(*frozen, is_first, method="follow")
-            slots = slots._replace(
-                look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
-            )
+            slots = self._looked_at(slots)
         else:
             pixels = self._read(embeddings)[0]
             slots = Scene(**followed, stage=followed["visible"], past=pixels)
@@ -317,11 +315,13 @@ class GridSlots(nn.Module):
                 self.variables, carry, embeddings, told, is_first, method="remember"
             )
         told = told[..., : self.told_size]
-        slots = self.follow(carry, self._read(embeddings), told, is_first)
-        slots = slots._replace(
-            look=self.look_at(slots.template)[0], present=motion.followed(self, slots)
-        )
+        slots = self._looked_at(self.follow(carry, self._read(embeddings), told, is_first))
         return {k: x for k, x in slots._asdict().items() if k not in ("stage", "past")}
+
+    def _looked_at(self, slots: Scene) -> Scene:
+        """Slots that were followed, with how they look and how much of a body each is."""
+        look, present = self.look_at(slots.template)[0], motion.followed(self, slots)
+        return slots._replace(look=look, present=present)
 
     def _undisturbed(
         self, told: Float[Array, "b t k"], is_first: Bool[Array, "b t"]
