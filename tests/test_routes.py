@@ -1,5 +1,7 @@
 """Three ways to a change: into the state, told to the next step, and in words."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from wm_jax.edit import Gravity, Move, Push, Remove, as_vector, no_edits
 from wm_jax.errors import UserError
 from wm_jax.models.conditioning import Conditioning, TextEncoder, dropped, one_of_said
 from wm_jax.timeline import Timeline, read
-from wm_jax.world import World
+from wm_jax.world import World, pixels
 
 SIZE = 16
 TOLD = {
@@ -150,9 +152,14 @@ def moving_square():
     return frames
 
 
-def test_a_model_with_slots_takes_changes_in_each_way():
-    slots = {"model.patch": 1, "model.dynamics.slots": 3, "model.dynamics.foresight": 3}
-    world = make("grid_slots", **slots, **{"model.modalities": ("intervention", "text")})
+@pytest.fixture(scope="module")
+def slots():
+    few = {"model.patch": 1, "model.dynamics.slots": 3, "model.dynamics.foresight": 3}
+    return make("grid_slots", **few, **{"model.modalities": ("intervention", "text")})
+
+
+def test_a_model_with_slots_takes_changes_in_each_way(slots):
+    world = slots
     assert world.routes == ("state", "trained", "text")
     scene = world.encode(moving_square())
     push = Push((9.0, 4.0), (0.0, 1.0))
@@ -170,6 +177,43 @@ def test_a_model_with_slots_takes_changes_in_each_way():
         world.edit(scene, "the red hexagon explodes", route="text")
     with pytest.raises(UserError, match="no route 'magic'"):
         world.edit(scene, push, route="magic")
+    by_rollout = world.rollout(scene, 3, text={1: push}, route="trained")
+    by_hand, _, _ = world.advance(world.edit(world.advance(scene)[0], push, route="trained"))
+    np.testing.assert_array_equal(by_rollout.frames[:, 1], pixels(world.decode(by_hand) / 255))
+    assert (by_rollout.frames != world.rollout(scene, 3, text={1: push}).frames).any()
+
+
+def test_a_timeline_and_the_verb_keep_by_which_route(slots, tmp_path, monkeypatch):
+    world, frames, push = slots, moving_square(), Push((9.0, 4.0), (0.0, 1.0))
+    line = Timeline(world, frames)
+    line.fork("told")
+    line.edit(push, "told", route="trained")
+    line.play(2, "told")
+    line.edit(push, "told")
+    line.play(1, "told")
+    line.save(tmp_path / "line.json")
+    saved = read(tmp_path / "line.json")
+    (_, *first), (_, *second) = saved["branches"]["told"]["edits"]
+    assert first[1:] == ["trained"] and second[1:] == []
+    again = Timeline.replay(saved, world, frames)
+    assert again.differs(saved) == [] and json.loads(json.dumps(again.to_json())) == saved
+    with pytest.raises(UserError, match="takes a sentence, not Push"):
+        line.edit(push, "told", route="text")
+
+    monkeypatch.setattr("wm_jax.world.load", lambda path: world)
+    np.save(tmp_path / "mine.npy", frames)
+    base = ["--model", "runs/a", "--video", str(tmp_path / "mine.npy"), "--steps", "2"]
+    said = ["a red square appears in the middle", "--out", str(tmp_path / "out")]
+    written = {}
+    for route in ("text", "state"):
+        assert edit_cli.main([*base, *said, "--route", route]) == 0
+        kept = read(tmp_path / "out" / "timeline.json")["branches"]["edited"]
+        [[_, change, by]], written[route] = kept["edits"], kept["sha256"]
+        assert by == route and (change["kind"] == "sentence") == (route == "text")
+    assert written["text"] != written["state"]
+    assert edit_cli.main(["--replay", str(tmp_path / "out" / "timeline.json")]) == 0
+    with pytest.raises(UserError, match="there is no route 'magic'"):
+        edit_cli.main([*base, *said, "--route", "magic"])
 
 
 def test_guidance_goes_beyond_what_was_said(scene):

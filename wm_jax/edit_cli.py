@@ -29,6 +29,8 @@ examples:
       "the green square is pushed left by 3" "10: the azure circle turns red"
   wm-jax edit --model exported/a --video mine.npy --out futures "the red ball disappears"
   wm-jax edit --replay futures/timeline.json                            the same, to the bit
+  wm-jax edit --model runs/told --data data/told --route text --out futures \\
+      "the red ball disappears"
 
 A sentence is said at the end of the frames shown, or after the frame it is given with."""
 
@@ -66,13 +68,13 @@ def main(argv: list[str]) -> int:
         return 0
     if not args.out:
         raise UserError("--out is missing: name a folder for the two futures.")
-    run(line, args.sentences, args.steps)
+    run(line, args.sentences, args.steps, args.route)
     _write(line, args.out)
     _say(args, line)
     return 0
 
 
-def run(line: Any, sentences: list[str], steps: int) -> None:
+def run(line: Any, sentences: list[str], steps: int, route: str | None = None) -> None:
     """Plays the branches 'main', untouched, and 'edited'."""
     from wm_jax.progress import Progress
 
@@ -88,7 +90,7 @@ def run(line: Any, sentences: list[str], steps: int) -> None:
         for index, branch in enumerate(("main", "edited")):
             for frame in range(steps):
                 if branch == "edited" and frame in said:
-                    line.edit(said[frame], branch)
+                    line.edit(said[frame], branch, route)
                 line.play(1, branch)
                 bar.update(index * steps + frame + 1)
 
@@ -212,6 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", type=int, default=0, help="its first frame that is shown (default %(default)s)")
     add("--frames", type=int, help="how many are shown (default: the model's own context)")
     add("--steps", type=int, default=40, help="frames to predict (default %(default)s)")
+    add(
+        "--route",
+        help="how, of a model that takes changes in more than one way: 'state' writes into the "
+        "scene what the sentence means, 'trained' tells the model that, 'text' lets it hear the "
+        "sentence (default: its first way)",
+    )
     add("--seed", type=int, default=0, help="of a model that draws (default %(default)s)")
     add("--replay", type=Path, help="a timeline.json, to be made again")
     add("--out", type=Path, help="folder for the pictures and the timeline")

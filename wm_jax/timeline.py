@@ -33,6 +33,8 @@ from wm_jax.shapes import LatentState
 from wm_jax.world import World, pixels
 
 FORMAT = 1
+#: After which frame what was changed, and by which route (None: the model's first that fits).
+Made = tuple[int, str | Change, str | None]
 
 
 @dataclasses.dataclass
@@ -49,7 +51,7 @@ class Branch:
     scenes: list[LatentState]
     frames: list[UInt8[np.ndarray, "h w 3"]]
     objects: list[Objects | None]
-    edits: list[tuple[int, str | Change]]
+    edits: list[Made]
 
     @property
     def length(self) -> int:
@@ -130,14 +132,14 @@ class Timeline:
         old = self.branch(branch)
         self.branches[branch] = old.until(self._at(old, at), old.parent)
 
-    def edit(self, changes: Said, branch: str = "main") -> None:
+    def edit(self, changes: Said, branch: str = "main", route: str | None = None) -> None:
         """Changes made at the branch's last frame; see `World.edit`. All of them, or none."""
         there = self.branch(branch)
-        scene, made = there.now, list[tuple[int, str | Change]]()
+        scene, made = there.now, list[Made]()
         for change in as_list(changes):
-            meant = self.world.meant(scene, change)
-            scene = self.world.edit(scene, meant)
-            made.append((there.length, meant))
+            meant = self.world.meant(scene, change, route)
+            scene = self.world.edit(scene, meant, route)
+            made.append((there.length, meant, route))
         there.now = scene
         there.edits += made
 
@@ -190,7 +192,7 @@ class Timeline:
                 name: {
                     "parent": list(branch.parent),
                     "length": branch.length,
-                    "edits": [[frame, to_json(change)] for frame, change in branch.edits],
+                    "edits": [_saved(*made) for made in branch.edits],
                     "sha256": self._digest(branch),
                 }
                 for name, branch in self.branches.items()
@@ -232,8 +234,9 @@ class Timeline:
 
     def _repeat(self, name: str, told: Mapping[str, Any]) -> None:
         for frame in range(told["length"] + 1):
-            changes = [from_json(change) for at, change in told["edits"] if at == frame]
-            self.edit(changes, name)
+            for at, change, *route in told["edits"]:
+                if at == frame:
+                    self.edit([from_json(change)], name, *route)
             self.play(int(frame < told["length"]), name)
 
     def _told(self, index: int) -> shapes.Conditions | None:
@@ -250,3 +253,8 @@ class Timeline:
         if not 0 <= at <= branch.length:
             raise UserError(f"frame {at} is not of this branch, which ends at {branch.length}.")
         return at
+
+
+def _saved(frame: int, change: str | Change, route: str | None) -> list[Any]:
+    """An edit in the file; a route is said only where one was asked for."""
+    return [frame, to_json(change), *([route] if route else [])]

@@ -240,12 +240,14 @@ class World:
         steps: int,
         *,
         text: Mapping[int, Said] | None = None,
+        route: str | None = None,
         seed: int = 0,
         **told: Any,
     ) -> Clip:
         """A future of ``steps`` frames.
 
         text: changes by the frame after which they are made, 0 being the scene as it is
+        route: how these are made, as in `edit`
         told: as in `encode`, (steps, k), of each step: actions are those that act during it, the
               rest is what holds at its end. Light and camera that are not given stay as they are.
         seed: of a model that draws; the same seed gives the same future
@@ -260,7 +262,7 @@ class World:
         frames, objects = [], []
         for index in range(steps):
             if text and index in text:
-                scene = self.edit(scene, text[index])
+                scene = self.edit(scene, text[index], route)
             scene, frame, seen = self.advance(scene, shapes.at_time(given, index), seed)
             frames.append(frame)
             objects.append(seen)
@@ -280,10 +282,12 @@ class World:
         """The change that a sentence asks for in this scene; see `wm_jax.sentences`."""
         return self._meant(scene, sentence, self.things(scene, stream), stream)
 
-    def meant(self, scene: LatentState, change: str | Change) -> str | Change:
+    def meant(
+        self, scene: LatentState, change: str | Change, route: str | None = None
+    ) -> str | Change:
         """The change that would be made here: what a sentence means, or, where the model hears it
         for itself, the sentence."""
-        if not isinstance(change, str) or self._is_heard(None):
+        if not isinstance(change, str) or self._is_heard(route):
             return change
         return self.parse(scene, change)
 

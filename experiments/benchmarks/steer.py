@@ -1,10 +1,13 @@
 """How fast a scene is steered: a frame of a future, an edit, a sentence, a constraint met.
 
     python experiments/benchmarks/steer.py --model exported/a --data data/motion --json
+    python experiments/benchmarks/steer.py --config experiments/configs/twins.py:told_full \\
+        --config.model.size=1m --json
 
 One scene, one stream. Every row is a median of --repeats with the smallest and the largest; the
-first call, which compiles, is a row of its own. The constraint is a place for the first object
-that the scene has, 30 frames ahead (see `wm_jax.constraints`).
+first call, which compiles, is in it as ``first``. The constraint is a place for the first object
+that the scene has, 30 frames ahead (see `wm_jax.constraints`). A config is measured with random
+weights, in a frame of a future in which it is told all that there is to be told.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import wm_jax
 from data_pipelines.twins import open_source
+from wm_jax import config as configs
+from wm_jax import models, shapes
 from wm_jax.constraints import At, solve
 from wm_jax.edit import Push
 from wm_jax.errors import UserError
+from wm_jax.shapes import CONDITION_SIZES, Batch, Conditions, Signal
+from wm_jax.world import World
 
 
 def timed(name: str, run: Callable[[], Any], repeats: int) -> dict[str, Any]:
@@ -62,18 +70,45 @@ def measure(model: str, data: str, episode: int, repeats: int) -> list[dict[str,
     ]
 
 
+def measure_config(path: str, overrides: list[str], repeats: int) -> list[dict[str, Any]]:
+    """The row of a frame of a future, told everything, of a model of this config."""
+    every = f"--config.model.modalities={tuple(CONDITION_SIZES)}"
+    config = configs.load(path, [*overrides, every])
+    model, side = models.build(config.model), config.model.resolution
+    given = {
+        name: Signal(jnp.ones((1, 2, size)), jnp.ones((1, 2), bool))
+        for name, size in CONDITION_SIZES.items()
+    }
+    told = Conditions(**given)
+    frames = jnp.zeros((1, 2, side, side, 3), jnp.uint8)
+    first = jnp.asarray([[True, False]])
+    params = model.init(jax.random.key(0), Batch(frames, first, jnp.ones((1, 2), bool), told))
+    count = sum(x.size for x in jax.tree.leaves(params))
+    world = World(model, params, side, tuple(config.model.modalities))
+    scene, once = world.encode(np.asarray(frames)), shapes.at_time(told, 0)
+    what = f"a frame of a future, told {', '.join(CONDITION_SIZES)}; {count / 1e6:.2f} M parameters"
+    return [timed(what, lambda: world.advance(scene, once)[:2], 10 * repeats)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder of a run or of an export")
-    parser.add_argument("--data", required=True, help="a data set of twins")
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--model", help="folder of a run or of an export")
+    subject.add_argument("--config", metavar="FILE.py:VARIANT", help="random weights")
+    parser.add_argument("--data", help="a data set of twins, for --model")
     parser.add_argument("--episode", type=int, default=0, help="of the test split")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    args = parser.parse_args()
+    args, overrides = parser.parse_known_args()
+    if args.model and (overrides or not args.data):
+        parser.error(f"{overrides[0]} is no option." if overrides else "--model needs --data.")
     try:
-        rows = measure(args.model, args.data, args.episode, args.repeats)
+        if args.config:
+            rows = measure_config(args.config, overrides, args.repeats)
+        else:
+            rows = measure(args.model, args.data, args.episode, args.repeats)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
