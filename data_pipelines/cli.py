@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "there already is left alone, and another one is never overwritten.",
     )  # fmt: skip
     build.set_defaults(run=_build, tell=_tell_build)
-    build.add_argument("world", metavar="WORLD", help="twins:motion or twins:full")
+    build.add_argument("world", metavar="WORLD", help="twins:motion, twins:keys or twins:full")
     build.add_argument("--out", required=True, metavar="DIR", help="where it goes")
     build.add_argument("--train", type=int, default=1000, help="scenes (default %(default)s)")
     build.add_argument("--validation", type=int, default=50, help="scenes (default %(default)s)")

@@ -224,6 +224,7 @@ EPISODE = EpisodeSpec(
         "reward": Field("float32", ("T",), meaning="for the step that led to this frame"),
         "readout": Field("float32", ("T", "R"), meaning="numbers to be read off the state"),
         "actions": Field("float32", ("T", "A"), meaning="act between t and t + 1"),
+        "discrete_actions": Field("int32", ("T",), meaning="which, in place of actions", low=0.0),
         "text": Field(TEXT, (), meaning="a caption of the whole"),
         "events/frame": Field("int32", ("E",), low=0.0),
         "events/text": Field(TEXT, ("E",)),

@@ -20,7 +20,7 @@ from wm_jax import words
 from wm_jax.errors import UserError
 
 #: Modalities that a window can carry.
-MODALITIES = ("actions", "audio", "camera", "light", "text", "intervention")
+MODALITIES = ("actions", "discrete_actions", "audio", "camera", "light", "text", "intervention")
 #: Episode fields that those are made of which no field of the same name holds.
 MADE_OF = {
     "text": ("text", *(f"intervention/{n}" for n in ("kind", "frame", "params", "sentence"))),
@@ -64,6 +64,8 @@ def trim(episode: Mapping[str, Any], conditions: Sequence[str]) -> Arrays:
     for name, value in out.items():
         if len(value) != len(frames):
             raise UserError(f"an episode has {len(frames)} frames but {len(value)} of '{name}'.")
+    if "discrete_actions" in out:
+        out["discrete_actions"] = out["discrete_actions"].reshape(len(frames), -1)
     if "audio" in out:
         out["audio"] = log_bands(out["audio"])
     camera = np.asarray(episode["camera"]) if "camera" in conditions else None

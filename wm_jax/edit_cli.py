@@ -123,7 +123,7 @@ def read(
     modalities = tuple(name for name in modalities if name not in shapes.SAID)
     told = {name: episode[name][begin:stop] for name in modalities}
     # Actions of the last frame shown act during the first step.
-    shift = {name: 1 if name == "actions" else 0 for name in modalities}
+    shift = {name: int(name in shapes.ACT_NEXT) for name in modalities}
     ahead = {k: episode[k][stop - shift[k] :][:steps] for k in modalities}
     return episode["frames"][begin:stop], told, {k: v for k, v in ahead.items() if len(v)}
 

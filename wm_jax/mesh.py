@@ -205,6 +205,8 @@ def to_batch(
                 f"'{name}' of this data set has {arrays[name].shape[-1]} numbers a frame, and the "
                 f"model takes {size}; leave it out of config.data.conditions."
             )
+        if name == "discrete_actions" and arrays[name].size:
+            shapes.check_choices(arrays[name], "of this data set")
         return shapes.Signal(put(arrays[name]), put(arrays[f"{name}_mask"]))
 
     told = {name: signal(name, size) for name, size in shapes.CONDITION_SIZES.items()}

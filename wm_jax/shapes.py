@@ -11,8 +11,9 @@ Axis glossary (one letter each, used in signatures and as suffixes in dense math
 Time. ``frames[t]`` is rendered; then interventions at ``t`` apply; then ``actions[t]`` act between
 ``t`` and ``t + 1``; ``audio[t]`` covers ``(t - 1, t]``. With C context frames, frame C is horizon
 step 1. A *step* carries a state from ``t - 1`` to ``t``, so it consumes ``actions[t - 1]``,
-``text[t - 1]`` and ``intervention[t - 1]``, and the ``camera[t]``, ``light[t]`` and ``audio[t]``
-that hold at its end: `conditions_for_steps` does that shift, once, for everybody.
+``discrete_actions[t - 1]``, ``text[t - 1]`` and ``intervention[t - 1]``, and the ``camera[t]``,
+``light[t]`` and ``audio[t]`` that hold at its end: `conditions_for_steps` does that shift, once,
+for everybody.
 """
 
 from __future__ import annotations
@@ -22,23 +23,30 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, PyTree, UInt8
+
+from wm_jax.errors import UserError
 
 PRNGKey = jax.Array
 
 #: Width of each modality's vector. One table, so that every batch and export has the same tree.
-#: ``text`` is the ids of up to 32 words (`wm_jax.words`), or an embedding of 32 numbers from
-#: elsewhere; ``intervention`` is a change as `wm_jax.edit.as_vector` writes it.
+#: ``discrete_actions`` is which of up to `CHOICES` things is done, from 0; ``text`` is the ids of
+#: up to 32 words (`wm_jax.words`), or an embedding of 32 numbers from elsewhere; ``intervention``
+#: is a change as `wm_jax.edit.as_vector` writes it.
 CONDITION_SIZES = {
     "actions": 2,
+    "discrete_actions": 1,
     "text": 32,
     "audio": 16,
     "camera": 3,
     "light": 3,
     "intervention": 24,
 }
+#: Most discrete actions that a model can be told apart.
+CHOICES = 32
 #: Said of a frame, they act on the step that leaves it; the others hold at the end of a step.
-ACT_NEXT = ("actions", "text", "intervention")
+ACT_NEXT = ("actions", "discrete_actions", "text", "intervention")
 #: Said once, at a moment, to change what happens: what guidance strengthens. No data set's episode
 #: goes on saying it.
 SAID = ("text", "intervention")
@@ -55,6 +63,7 @@ class Conditions(NamedTuple):
     """Everything the world is told besides frames. A fixed tree; absent modalities are masked."""
 
     actions: Signal
+    discrete_actions: Signal
     text: Signal
     audio: Signal
     camera: Signal
@@ -146,6 +155,16 @@ def no_conditions(*lead: int) -> Conditions:
         return Signal(jnp.zeros((*lead, size)), jnp.zeros(lead, bool))
 
     return Conditions(**{name: absent(size) for name, size in CONDITION_SIZES.items()})
+
+
+def check_choices(actions: Any, whose: str) -> None:
+    """Raises `UserError` for discrete actions that no model can be told."""
+    wrong = [x for x in np.unique(np.asarray(actions)) if x not in range(CHOICES)]
+    if wrong:
+        raise UserError(
+            f"discrete_actions {whose} have {wrong[0]:g}; they are whole numbers from 0 to "
+            f"{CHOICES - 1}."
+        )
 
 
 def conditions_for_steps(

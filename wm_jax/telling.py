@@ -41,8 +41,9 @@ def conditions(
     given: Mapping[str, Any], lead: tuple[int, ...], modalities: Sequence[str], model: str
 ) -> Conditions:
     """Values by name, (time, k) or (batch, time, k), as the conditions of ``lead`` (batch, time);
-    what is None or not given is absent. Raises `UserError`, which calls the model ``model``, for a
-    name that is none or not of ``modalities``, and for another shape."""
+    discrete actions also (time,); what is None or not given is absent. Raises `UserError`, which
+    calls the model ``model``, for a name that is none or not of ``modalities``, for another shape,
+    and for a discrete action that is none."""
     out = shapes.no_conditions(*lead)
     for name, signal in given.items():
         if name not in CONDITION_SIZES:
@@ -54,6 +55,9 @@ def conditions(
             has = ", ".join(modalities) or "nothing besides frames"
             raise UserError(f"{model} is not told {name}; it is told {has}.")
         wanted, values = (*lead, CONDITION_SIZES[name]), np.asarray(signal, np.float32)
+        if name == "discrete_actions":
+            shapes.check_choices(values, f"told to {model}")
+            values = values[:, None] if values.ndim == 1 else values
         values = values[None] if values.ndim == 2 else values
         if values.shape[1:] != wanted[1:] or values.shape[0] not in (1, lead[0]):
             raise UserError(f"{name} has shape {values.shape[-2:]}; give {wanted[1:]}.")

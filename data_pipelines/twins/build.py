@@ -27,7 +27,11 @@ try:
 except ImportError:  # pragma: no cover
     raise MissingExtra("tensorflow-datasets", "data") from None
 
-TWINS = {"twins:motion": 0, "twins:full": 3}  # counterfactuals a scene, unless told otherwise
+TWINS = {
+    "twins:motion": 0,
+    "twins:keys": 0,
+    "twins:full": 3,
+}  # counterfactuals a scene, unless told otherwise
 
 
 def make_plan(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.twins.drives import hand_actions
+from data_pipelines.twins.drives import hand_actions, nearest_key
 from data_pipelines.twins.interventions import KINDS, Intervention, sample_intervention
 from data_pipelines.twins.language import Event, caption, sight_events, touch_events
 from data_pipelines.twins.physics import Contact, Simulator
@@ -214,6 +214,8 @@ def _episode(
         "truth/shape": states["shape"],
         "truth/present": states["present"],
     }
+    if scene.world.keys:
+        episode["discrete_actions"] = nearest_key(run.actions, scene.world.hand_speed)
     for name in ("radius", "mass", "inertia", "friction", "restitution"):
         episode[f"truth/{name}"] = run.objects[name].astype(np.float32)
     for name in ("position", "velocity", "angle", "angular_velocity", "contact", "hand", "gravity"):

@@ -1,4 +1,4 @@
-"""The two worlds, their splits, and the random numbers of a scene.
+"""The worlds, their splits, and the random numbers of a scene.
 
 World units: the arena is the square [0, 64] x [0, 64], x to the right and y down, so one world
 unit is resolution/64 px under the identity camera. Time is counted in frames.
@@ -53,6 +53,7 @@ class World:
     gravity: tuple[float, float] = (0.0, 0.0)  # size where there is any, world units a frame^2
     weightless: float = 1.0  # share of scenes without gravity
     hand_speed: float = 0.0  # largest desired speed of the hand; 0: no hand
+    keys: bool = False  # the hand goes one of nine ways, or rests: discrete actions
     drifting: bool = False  # light and camera differ from scene to scene, and may drift
     texture: float = 0.0  # amplitude of each grating of the background
     push: tuple[float, float] = (0.8, 1.8)  # change of speed that `push` makes
@@ -69,6 +70,18 @@ WORLDS = {
         occluders=(1, 1),
         occluder_width=(12.0, 16.0),
         rigid=True,
+    ),
+    "twins:keys": World(
+        name="twins:keys",
+        objects=(2, 3),
+        radius=(4.8, 6.0),
+        speed=(1.1, 1.8),
+        occluders=(1, 1),
+        occluder_width=(12.0, 16.0),
+        rigid=True,
+        hand_speed=1.6,
+        keys=True,
+        slowest=0.8,
     ),
     "twins:full": World(
         name="twins:full",

@@ -5,6 +5,7 @@
 | debug           | twins:motion --resolution 32 --out data/debug      | seconds           |
 | quickstart      | twins:motion --resolution 32 --out data/quickstart | 5 minutes         |
 | quickstart_rssm | as quickstart, with DreamerV3's RSSM               | 5 minutes         |
+| keys            | twins:keys   --resolution 32 --out data/keys       | 10 minutes        |
 | small           | twins:motion --resolution 64 --out data/motion     | 75 minutes        |
 | small_full      | twins:full   --resolution 64 --out data/full       | 75 minutes        |
 | small_rssm      | as small, with DreamerV3's RSSM                    | 75 minutes        |
@@ -141,6 +142,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "quickstart": QUICKSTART,
     "quickstart_rssm": QUICKSTART | RSSM | {"model.patch": 4},
+    "keys": QUICKSTART
+    | {
+        "data.directory": "data/keys",
+        "data.conditions": ("discrete_actions",),
+        "model.modalities": ("discrete_actions",),
+        "train.minutes": 10.0,
+    },
     "small": SMALL | FINE | {"model.dynamics.directions": 48},
     "told": SMALL | FINE | {"model.dynamics.directions": 48} | CHANGES | TOLD,
     "told_grid": QUICKSTART | CHANGES | TOLD_GRID,

@@ -102,15 +102,16 @@ def acted_otherwise(facts: Clips, world: World, protocol: CausalProtocol) -> Cli
     if len(start) < 2 or not (world.get(start, "hand")[:, 2] > 0).any():
         return None
     first = protocol.context - 1  # whose action acts on the first frame of the horizon
-    signal = facts.conditions.actions
 
     def other(x: Any) -> Any:
         x = np.array(x)
         x[:, first:] = np.roll(x[:, first:], 1, axis=0)
         return x
 
-    actions = signal._replace(value=other(signal.value))
-    told = facts.conditions._replace(actions=actions)
+    told = facts.conditions
+    for name in ("actions", "discrete_actions"):
+        signal = getattr(told, name)
+        told = told._replace(**{name: signal._replace(value=other(signal.value))})
     clips = facts._replace(actions=other(facts.actions), conditions=told)
     return with_future(clips, play(start, (), clips, world, protocol), world, protocol)
 

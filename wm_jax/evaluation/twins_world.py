@@ -32,7 +32,7 @@ class TwinsWorld:
     """A twins world at one resolution.
 
     Args:
-      name: ``twins:motion`` or ``twins:full``.
+      name: of `data_pipelines.twins.world.WORLDS`.
       resolution: px.
       source: the episodes of a split (a dict of arrays each), given its name and the fields wanted.
       conditions: modalities that the model under test is told, as in ``config.data.conditions``.

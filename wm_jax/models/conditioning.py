@@ -1,6 +1,7 @@
 """Everything the world is told, as one vector a step.
 
-A modality that is absent is zeros and a flag that says so. Words go through a small text encoder:
+A modality that is absent is zeros and a flag that says so. A discrete action is a one among zeros,
+so that the layer after it has a vector of its own for each. Words go through a small text encoder:
 an embedding of each, its place in the sentence, one block of attention between them (Vaswani et al.
 2017, arXiv 1706.03762) and what a learned question finds in the result. A number among them is told
 by its value, not as a word (Golkar et al. 2023, arXiv 2310.02989, section 2), and reaches the end
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wm_jax.nn.dense import Dense
-from wm_jax.shapes import CONDITION_SIZES, SAID, Conditions, Signal
+from wm_jax.shapes import CHOICES, CONDITION_SIZES, SAID, Conditions, Signal
 from wm_jax.words import IDS, NUMBER, NUMBERS
 
 #: Scales on which a number is told, each cut off at ±1: of places, of speeds, of pulls.
@@ -27,6 +28,8 @@ def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array,
     parts = []
     for name in modalities:
         value, mask = getattr(conditions, name)
+        if name == "discrete_actions":
+            value = jax.nn.one_hot(value[..., 0].astype(jnp.int32), CHOICES)
         mask = mask[..., None].astype(jnp.float32)
         parts += [jnp.where(mask > 0, value, 0.0), mask]
     return jnp.concatenate(parts, -1)
@@ -34,7 +37,8 @@ def flatten(conditions: Conditions, modalities: tuple[str, ...]) -> Float[Array,
 
 def flat_size(modalities: tuple[str, ...]) -> int:
     """Width of `flatten`; 1 where nothing is told."""
-    return sum(CONDITION_SIZES[name] + 1 for name in modalities) or 1
+    widths = CONDITION_SIZES | {"discrete_actions": CHOICES}
+    return sum(widths[name] + 1 for name in modalities) or 1
 
 
 def unsaid(conditions: Conditions) -> Conditions:
