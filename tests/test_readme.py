@@ -69,7 +69,7 @@ def test_commands_and_python_work_in_order(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert (tmp_path / "runs/a/report/index.html").stat().st_size > 10_000
     snippets = [block for block in blocks("python") if "class " not in block]
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     for snippet in snippets:
         script = [sys.executable, "-W", "error", "-c", snippet]
         done = subprocess.run(

@@ -93,6 +93,20 @@ def knots_of(actions: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, " p"]:
     return np.asarray(actions, np.float32)[at].ravel()
 
 
+def choices_of(
+    drawn: Float[np.ndarray, "*c p"], steps: int, choices: int
+) -> Int[np.ndarray, "*c t"]:
+    """Discrete actions, each held for `KNOTS` frames: of as many numbers the place of the largest.
+    So normal distributions of numbers, which a search narrows, are distributions of choices."""
+    which = drawn.reshape(*drawn.shape[:-1], -1, choices).argmax(-1)
+    return which[..., np.arange(steps) // KNOTS].astype(np.int32)
+
+
+def drawn_of(which: Int[np.ndarray, " t"], choices: int) -> Float[np.ndarray, " p"]:
+    """The inverse of `choices_of`: a one for what is chosen."""
+    return np.eye(choices, dtype=np.float32)[which[::KNOTS]].ravel()
+
+
 def knot_count(steps: int) -> int:
     """Knots of so many frames."""
     return -(-(steps - 1) // KNOTS) + 1
@@ -131,6 +145,13 @@ def slope_program(model: Any, kinds: tuple[type, ...], steps: int) -> Any:
 def acting(told: Conditions, actions: Float[Array, "c t 2"]) -> Conditions:
     """What is told, and the actions."""
     return told._replace(actions=Signal(actions, jnp.ones_like(told.actions.mask)))
+
+
+def choosing(told: Conditions, which: Int[Array, "c t"]) -> Conditions:
+    """What is told, and the discrete actions."""
+    value = which[..., None].astype(jnp.float32)
+    mask = jnp.ones_like(told.discrete_actions.mask)
+    return told._replace(discrete_actions=Signal(value, mask))
 
 
 def missed(

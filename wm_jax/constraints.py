@@ -8,8 +8,9 @@
 Nobody trained the model for this: its latent state is searched. What may change is the velocity of
 the objects that the constraints name (``over='latents'``; each costs `EFFORT` px of error a px a
 frame, so what is found stays near what was seen), or what the hand does (``over='actions'``, of a
-model that is told actions; see `wm_jax.planning` for plans that look again on the way). Candidates
-are rolled out in one batch; the search is `wm_jax.search`. With ``doubts`` each of them is judged
+model that is told actions, or ``over='discrete_actions'``, which of so many ``choices``; see
+`wm_jax.planning` for plans that look again on the way). Candidates are rolled out in one batch; the
+search is `wm_jax.search`. With ``doubts`` each of them is judged
 in as many scenes that differ by as little as a model may be wrong: what only just works is not
 chosen.
 """
@@ -23,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from wm_jax import naming, telling
 from wm_jax.asked import (
@@ -36,6 +37,9 @@ from wm_jax.asked import (
     Meet,
     acting,
     actions_of,
+    choices_of,
+    choosing,
+    drawn_of,
     knot_count,
     knots_of,
     last_frame,
@@ -45,7 +49,7 @@ from wm_jax.asked import (
 from wm_jax.edit import Change, Push
 from wm_jax.errors import UserError
 from wm_jax.search import cross_entropy, descend
-from wm_jax.shapes import Conditions, LatentState
+from wm_jax.shapes import CHOICES, Conditions, LatentState
 from wm_jax.world import World
 
 #: px a frame (of a frame of 64) that the first round is drawn with.
@@ -73,14 +77,18 @@ class Report:
         return f"{self.constraint}: {'met' if self.met else 'not met'}, {self.off:.2f} {unit} off"
 
 
+#: What a hand does in each frame: a velocity, or which of some choices.
+Actions = Float[np.ndarray, "t 2"] | Int[np.ndarray, " t"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What was found. ``scene`` has the changes in it; ``actions`` (steps, 2) are to be told to
-    `World.rollout` where they were searched."""
+    """What was found. ``scene`` has the changes in it; ``actions`` (steps, 2), or which (steps,),
+    are to be told to `World.rollout` where they were searched."""
 
     scene: LatentState
     changes: list[Change]
-    actions: Float[np.ndarray, "t 2"] | None
+    actions: Actions | None
     reports: list[Report]
 
     @property
@@ -95,23 +103,25 @@ def solve(
     over: str = "latents",
     seed: int = 0,
     told: Mapping[str, Any] | None = None,
-    first: Float[np.ndarray, "t 2"] | None = None,
+    first: Actions | None = None,
     method: str = "cem",
     doubts: int = 1,
+    choices: int = 0,
 ) -> Solution:
     """See the module's docstring. ``scene`` is one stream.
 
-    told:   what else will be told, as `World.rollout` takes it, for as many frames as the last
-            constraint needs
-    first:  actions to start from, of as many frames
-    method: 'cem', or for actions 'gradient': `search.descend` through the rollout
-    doubts: scenes that each candidate is judged in, the first of them ``scene``: see `DOUBT`
+    told:    what else will be told, as `World.rollout` takes it, for as many frames as the last
+             constraint needs
+    first:   actions to start from, of as many frames
+    method:  'cem', or for actions 'gradient': `search.descend` through the rollout
+    doubts:  scenes that each candidate is judged in, the first of them ``scene``: see `DOUBT`
+    choices: how many discrete actions there are, numbered from 0
 
     Raises `UserError` for an object that is not there, a place or frame that cannot be, a model
     without slots, and actions that a model is not told.
     """
-    problem = _Problem(world, scene, constraints, over, told or {}, doubts, seed)
-    start = None if first is None else knots_of(first)
+    problem = _Problem(world, scene, constraints, over, told or {}, doubts, seed, choices)
+    start = None if first is None else problem.drawn_of(first)
     space = problem.size, problem.wide, seed, start
     if method == "cem":
         return problem.solution(cross_entropy(problem.cost, *space))
@@ -134,6 +144,7 @@ class _Problem:
         told: Mapping[str, Any],
         doubts: int,
         seed: int,
+        choices: int,
     ):
         self.world, self.scene, self.constraints = world, scene, list(constraints)
         self.unit = world.resolution / 64
@@ -145,18 +156,24 @@ class _Problem:
             raise UserError(f"doubts={doubts}: judge plans in at least one scene.")
         self.told = told
         self.slots = [self._slots(constraint, there) for constraint in self.constraints]
-        self.over = over
+        self.over, self.choices = over, choices
+        if over in ("actions", "discrete_actions") and over not in world.modalities:
+            raise UserError(f"{world.path or 'this model'} is not told {over}; use 'latents'.")
         if over == "actions":
-            if "actions" not in world.modalities:
-                raise UserError(f"{world.path or 'this model'} is not told actions; use 'latents'.")
             self.size, self.wide = 2 * knot_count(self.steps), FORCE
+        elif over == "discrete_actions":
+            if not 2 <= choices <= CHOICES:
+                raise UserError(f"choices={choices}: say how many there are, 2 to {CHOICES}.")
+            self.size, self.wide = self.drawn_of(np.zeros(self.steps, np.int32)).size, 1.0
         elif over == "latents":
             if "push" not in world.edits:
                 raise UserError(f"{world.path or 'this model'} has no slots to change.")
             self.free = sorted({slots[0] for slots in self.slots})
             self.size, self.wide = 2 * len(self.free), WIDE * self.unit
         else:
-            raise UserError(f"over='{over}' cannot be searched; choose latents or actions.")
+            raise UserError(
+                f"over='{over}' cannot be searched; choose latents, actions or discrete_actions."
+            )
         self._scenes, self._astray = self._doubted(doubts, np.random.default_rng((seed, doubts)))
         self._kinds = tuple(type(c) for c in self.constraints)
         self._aims = self._numbers()
@@ -183,8 +200,18 @@ class _Problem:
         whom = (constraint.a, constraint.b) if isinstance(constraint, Meet) else (constraint.what,)
         return [naming.choose(who, there, self.world.resolution).slot for who in whom]
 
+    def drawn_of(self, actions: Actions) -> Float[np.ndarray, " p"]:
+        """The inverse of `actions`."""
+        return drawn_of(actions, self.choices) if actions.ndim == 1 else knots_of(actions)
+
+    def actions(self, drawn: Float[np.ndarray, "*c p"]) -> np.ndarray | None:
+        """What is done in each frame, (*c, t, 2) or which (*c, t); None where nothing is."""
+        if self.over == "discrete_actions":
+            return choices_of(drawn, self.steps, self.choices)
+        return actions_of(drawn, self.steps) if self.over == "actions" else None
+
     def changes(self, drawn: np.ndarray) -> list[Change]:
-        if self.over == "actions":
+        if self.over != "latents":
             return []
         return [
             Push(slot, (float(x), float(y)))
@@ -227,7 +254,7 @@ class _Problem:
 
     @property
     def _effort(self) -> float:
-        return EFFORT * (1 if self.over == "latents" else self.unit)
+        return EFFORT * {"latents": 1.0, "actions": self.unit, "discrete_actions": 0.0}[self.over]
 
     @property
     def _each(self) -> tuple[int, int]:
@@ -250,8 +277,8 @@ class _Problem:
         """By how much each constraint is missed in each scene: see `_missed`."""
         scene, told = self._begin(len(drawn))
         every = self._everywhere(drawn)
-        if self.over == "actions":
-            told = acting(told, jnp.asarray(actions_of(every, self.steps)))
+        if (acts := self.actions(every)) is not None:
+            told = (acting if self.over == "actions" else choosing)(told, jnp.asarray(acts))
         else:
             for one in zip(*(self.changes(row) for row in every), strict=True):
                 scene = self.world.edit_each(scene, one)[0]
@@ -268,7 +295,4 @@ class _Problem:
             reports.append(Report(constraint, off <= allowed + 1e-6, off))
         changes = self.changes(best)
         scene = self.world.edit(self.scene, changes)
-        actions = None
-        if self.over == "actions":
-            actions = actions_of(best, self.steps)
-        return Solution(scene, changes, actions, reports)
+        return Solution(scene, changes, self.actions(best), reports)

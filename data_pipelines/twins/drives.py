@@ -52,7 +52,7 @@ def hand_actions(scene: Scene, length: int) -> Float[np.ndarray, "T 2"]:
 def nearest_key(actions: Float[np.ndarray, "*lead 2"], speed: float) -> Int[np.ndarray, "*lead"]:
     """Which of `KEYS` comes closest to these velocities, of a hand that goes at ``speed``."""
     away = np.linalg.norm(np.asarray(actions)[..., None, :] - speed * KEYS, axis=-1)
-    return away.argmin(-1).astype(np.int32)
+    return np.asarray(away.argmin(-1), np.int32)
 
 
 def drift_at(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:

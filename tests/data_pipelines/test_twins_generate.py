@@ -30,6 +30,8 @@ STATE = ("position", "velocity", "angle", "angular_velocity", "hand", "contact",
 DIGESTS = {
     ("twins:motion", 0, 0): ("3850a693febda74d", "aeedf09557d4f0b9"),
     ("twins:motion", 7, 2): ("71283cc31c272513", "d535001201f47ede"),
+    ("twins:keys", 2, 0): ("a338c02a37583912", "88b5b63c1d35d7e5"),
+    ("twins:keys", 5, 1): ("004274957267ddb0", "d99e01ac45793287"),
     ("twins:full", 0, 0): ("18abfbc406a14b54", "2add53ec1adb9f11"),
     ("twins:full", 5, 3): ("c3851fc59d800a83", "00767193b3da1471"),
 }

@@ -24,7 +24,7 @@ from wm_jax.evaluation.benchmarks import (
     teco,
 )
 from wm_jax.evaluation.benchmarks.measures import UNMEASURED
-from wm_jax.evaluation.benchmarks.scoring import is_told, judge_benchmark, open_clips
+from wm_jax.evaluation.benchmarks.scoring import judge_benchmark, open_clips, told_of
 from wm_jax.evaluation.benchmarks.spec import UNITS
 from wm_jax.evaluation.benchmarks.video import read_video, shrink
 from wm_jax.evaluation.outside import Outside, write_contexts
@@ -77,6 +77,20 @@ class Acted:
 
     def decode(self, state):
         return state
+
+
+class Chosen(Acted):
+    """The same, of one that is told which."""
+
+    conditions = ("discrete_actions",)
+
+    def encode(self, frames, conditions):
+        assert conditions["discrete_actions"].shape == (*frames.shape[:2], 1)
+        return np.zeros((len(frames), *frames.shape[2:]))
+
+    def step(self, state, conditions):
+        number = conditions["discrete_actions"][..., None, None]
+        return np.broadcast_to(number * 40 / 255, state.shape)
 
 
 def value(result, model, metric, step=0):
@@ -275,11 +289,13 @@ def test_dmlab_tells_the_action_that_leads_to_a_frame(mazes):
         first = np.load(mazes / "test" / "0" / "000000.npz")
         assert np.array_equal(clips.frames[0], first["video"])
         runs = {"acted": Outside("acted", Acted()), "half": Outside("half", Half())}
+        runs["chosen"] = Outside("chosen", Chosen())
         result = judge_benchmark(benchmark, runs, clips, 8, "")
         assert value(result, "acted", "psnr", 1) == value(result, "acted", "psnr") == 100
+        assert value(result, "chosen", "psnr") == 100
         assert value(result, "half", "psnr") < 30
         told = {name: about["told"] for name, about in result["models"].items()}
-        assert told == {"acted": ["actions"], "half": []}
+        assert told == {"acted": ["actions"], "half": [], "chosen": ["discrete_actions"]}
         assert ("fvd" in benchmark.metrics) == (context == 36)
     (row,) = (r for r in judge_rows(mazes, "fvd") if r["model"] == "acted")
     assert row["value"] is None and row["note"] == UNMEASURED["fvd"]
@@ -294,11 +310,19 @@ def judge_rows(folder, metric):
 
 def test_who_takes_other_actions_is_told_none(mazes):
     clips = open_clips(BENCHMARKS["dmlab"], mazes, 1)
-    for takes, wanted in (({"actions": 2}, False), ({"actions": 6}, True), ((), False)):
+    for takes, wanted in (
+        ({"actions": 2}, ()),
+        ({"actions": 6}, ("actions",)),
+        ({"actions": 2, "discrete_actions": 1}, ("discrete_actions",)),
+        (("discrete_actions", "light"), ("discrete_actions",)),
+        ((), ()),
+    ):
         model = SimpleNamespace(conditions=takes)
-        assert is_told(Outside("x", model), clips) == wanted
-    run = SimpleNamespace(settings=lambda: {"model": {"modalities": ("actions",)}})
-    assert not is_told(run, clips) and is_told(outside.Videos(mazes), clips)
+        assert told_of(Outside("x", model), clips) == wanted
+    for takes, wanted in (("actions", ()), ("discrete_actions", ("discrete_actions",))):
+        run = SimpleNamespace(settings=lambda takes=takes: {"model": {"modalities": (takes,)}})
+        assert told_of(run, clips) == wanted
+    assert told_of(outside.Videos(mazes), clips) == ("actions", "discrete_actions")
     count = write_contexts(clips, Protocol(context=36), mazes / "shown")
     shown = np.load(mazes / "shown" / "0000_0000.npz")
     assert count == 1 and shown["frames"].shape[0] == 36 and shown["actions"].shape == (300, 6)

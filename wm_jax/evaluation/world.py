@@ -60,6 +60,7 @@ def bare_clips(
     length: int,
     actions: Signal | None = None,
     covered: Bool[np.ndarray, "r t h w"] | None = None,
+    discrete_actions: Signal | None = None,
 ) -> Clips:
     """Clips of ``length`` steps of which nothing is known but frames, of as many steps as there
     are, and the actions if any are told."""
@@ -70,7 +71,8 @@ def bare_clips(
     places = np.zeros((count, length, 0, 2), np.float32)
     truth = Truth(whole, whole, flag, empty, places, flag, flag)
     said = no_conditions(count, length)
-    said = said if actions is None else said._replace(actions=actions)
+    given = {"actions": actions, "discrete_actions": discrete_actions}
+    said = said._replace(**{name: x for name, x in given.items() if x is not None})
     start = np.zeros(count, int)
     return Clips(frames, said, np.arange(count), truth, empty, empty, covered, start)
 

@@ -22,7 +22,7 @@ from wm_jax.evaluation.benchmarks.readout_states import (
     readers,
     untold,
 )
-from wm_jax.evaluation.benchmarks.scoring import is_told
+from wm_jax.evaluation.benchmarks.scoring import told_of
 from wm_jax.evaluation.judge import Readable
 from wm_jax.evaluation.probe_states import Reader
 from wm_jax.evaluation.protocol import ProbeProtocol, split_hash
@@ -137,7 +137,7 @@ def _readers(
 ) -> tuple[list[str], dict[Key, Reader]]:
     """The models that can be told the actions, and readers of all that tell the others none."""
     clips = clips_of(one.frames, rules.context, one.actions)
-    told = [name for name, run in runs.items() if is_told(run, clips)]
+    told = [name for name, run in runs.items() if told_of(run, clips)]
     made = readers(runs, rules)
     return told, {key: x if key[0] in told else untold(x) for key, x in made.items()}
 

@@ -30,7 +30,8 @@ def open_clips(benchmark: Benchmark, folder: Path, episodes: int) -> Clips:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; --data must hold {benchmark.files}.")
     found = benchmark.read(folder, benchmark.context + benchmark.horizon, episodes)
-    return bare_clips(found.frames, found.frames.shape[1], found.actions, found.covered)
+    length = found.frames.shape[1]
+    return bare_clips(found.frames, length, found.actions, found.covered, found.discrete_actions)
 
 
 def protocol_of(benchmark: Benchmark, clips: Clips, episodes: int) -> Protocol:
@@ -58,11 +59,10 @@ def judge_benchmark(
 ) -> dict[str, Any]:
     """Scores models and the two baselines that need no world; the result as JSON."""
     protocol = protocol_of(benchmark, clips, episodes)
-    told = {name: is_told(run, clips) for name, run in runs.items()}
+    told = {name: told_of(run, clips) for name, run in runs.items()}
     tested = []
     for name, run in runs.items():
-        subject = run.subject(name, protocol)
-        subject = subject if told[name] else _untold(subject)
+        subject = _telling(run.subject(name, protocol), told[name])
         tested.append(suite.with_samples(subject, clips, protocol))
     copy_last = CopyLast(clips.frames.shape[2:4])
     subjects = [
@@ -84,7 +84,7 @@ def judge_benchmark(
     return {
         "protocol": protocol.to_dict(),
         "models": {
-            name: {**run.about(subject.samples), "told": ["actions"] if told[name] else []}
+            name: {**run.about(subject.samples), "told": list(told[name])}
             for (name, run), subject in zip(runs.items(), tested, strict=True)
         },
         "published": {"source": benchmark.source, "values": benchmark.published},
@@ -94,21 +94,23 @@ def judge_benchmark(
     }
 
 
-def is_told(run: Tested, clips: Clips) -> bool:
-    """Whether the clips' actions can be told to this model: it takes some, of that width."""
-    actions = clips.conditions.actions
-    if not np.asarray(actions.mask).any():
-        return False
+def told_of(run: Tested, clips: Clips) -> tuple[str, ...]:
+    """What of the clips' actions can be told to this model: what it takes, of that width."""
+    there = {}
+    for name in ("actions", "discrete_actions"):
+        signal = getattr(clips.conditions, name)
+        if np.asarray(signal.mask).any():
+            there[name] = signal.value.shape[-1]
     if isinstance(run, Videos):
-        return True
+        return tuple(there)
     if isinstance(run, Outside):
         takes = getattr(run.model, "conditions", ())
         if not isinstance(takes, Mapping):
-            return "actions" in takes
+            return tuple(name for name in there if name in takes)
     else:
         known = run.settings()["model"]["modalities"]
         takes = {name: shapes.CONDITION_SIZES[name] for name in known}
-    return takes.get("actions") == actions.value.shape[-1]
+    return tuple(name for name, width in there.items() if takes.get(name) == width)
 
 
 class Scorer:
@@ -183,9 +185,12 @@ class Scorer:
         )  # fmt: skip
 
 
-def _untold(subject: Subject) -> Subject:
+def _telling(subject: Subject, names: tuple[str, ...]) -> Subject:
+    """The subject, told these and nothing else."""
+
     def predict(clips: Clips, sample: int) -> Prediction:
         said = shapes.no_conditions(*clips.frames.shape[:2])
+        said = said._replace(**{name: getattr(clips.conditions, name) for name in names})
         return subject.predict(clips._replace(conditions=said), sample)
 
     return subject._replace(predict=predict)

@@ -41,11 +41,13 @@ class Recorded(NamedTuple):
     actions: a vector for each frame, in the terms of `wm_jax.shapes` (that of frame t acts between
              t and t + 1); None of a set without
     covered: pixels with an object on them, for l_psnr; None where that cannot be known
+    discrete_actions: which, where they are numbered; with ``actions``, not in their place
     """
 
     frames: UInt8[np.ndarray, "r t h w 3"]
     actions: Signal | None = None
     covered: Bool[np.ndarray, "r t h w"] | None = None
+    discrete_actions: Signal | None = None
 
 
 @dataclasses.dataclass(frozen=True)

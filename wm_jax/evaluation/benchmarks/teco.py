@@ -6,11 +6,11 @@ shown, which are true in both sets, and those predicted. So a small part of it i
 and it compares with no FVD of predictions alone. TECO's script takes I3D from TensorFlow Hub; here
 it is the port that `wm_jax.evaluation.i3d` reads.
 
-Actions are one of six, told as vectors of six numbers with a single one among them: as many as
-TECO's settings have room for. TECO's files hold with each frame the action that led to it; here,
-as everywhere in this code base, that is the action of the frame before, and a vector of zeros where
-none is known. Whoever is told no actions, or those of another width, predicts without them; the
-result says who was told.
+Actions are one of six, told as ``discrete_actions``, or as vectors of six numbers with a single one
+among them: as many as TECO's settings have room for. TECO's files hold with each frame the action
+that led to it; here, as everywhere in this code base, that is the action of the frame before, and a
+vector of zeros where none is known. Whoever is told no actions, or those of another width, predicts
+without them; the result says who was told.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_dmlab(folder: Path, length: int, clips: int) -> Recorded:
             raise UserError(f"{path} has {len(video)} frames and a clip takes {length}.")
         frames.append(video[:length])
         actions.append(_checked(path, arrays["actions"], length))
-    return Recorded(stack(frames, paths), signal(actions, length))
+    return _recorded(stack(frames, paths), signal(actions, length))
 
 
 def read_minecraft(folder: Path, length: int, clips: int) -> Recorded:
@@ -74,7 +74,12 @@ def read_minecraft(folder: Path, length: int, clips: int) -> Recorded:
         beside = path.with_suffix(".npz")
         known = _arrays(beside, ("actions",))["actions"] if beside.is_file() else None
         actions.append(None if known is None else _checked(beside, known, length))
-    return Recorded(stack(frames, paths), signal(actions, length))
+    return _recorded(stack(frames, paths), signal(actions, length))
+
+
+def _recorded(frames: np.ndarray, told: Signal) -> Recorded:
+    which = jnp.argmax(told.value, -1, keepdims=True).astype(jnp.float32)
+    return Recorded(frames, told, discrete_actions=told._replace(value=which))
 
 
 def signal(actions: Sequence[np.ndarray | None], length: int) -> Signal:
