@@ -68,7 +68,8 @@ def test_what_is_told_typical_masses_is_in_the_same_state_with_others(task):
 def test_the_plans_of_a_model_are_executed(task, monkeypatch):
     seen = {}
 
-    def pursue(world, scene, goals, act, *, told, seed, look, doubts):
+    def pursue(world, scene, goals, act, *, told, seed, look, doubts, choices):
+        assert choices == 0
         seen.update(scene=scene, goals=goals, told=set(told), look=look, doubts=doubts)
         act(np.zeros((10, 2), np.float32))
         act(np.zeros((14, 2), np.float32))
@@ -82,6 +83,38 @@ def test_the_plans_of_a_model_are_executed(task, monkeypatch):
     assert (seen["look"], seen["doubts"]) == (RULES.look, RULES.doubts)
     (goal,) = seen["goals"]
     assert (goal.frame, goal.position) == (24, task.places()[1])
+
+
+def test_a_hand_on_keys_has_plans_of_keys(monkeypatch):
+    tasks = (twins_tasks.make_task("twins:keys", number, RULES) for number in range(40))
+    task = next(task for task in tasks if task is not None)
+    speed = task.hand.world.hand_speed
+    keys = np.array([1, 1, 1, 1, 5, 5, 5, 5, 0, 0], np.int32)
+    ways = task.hand.pressed(keys)
+    np.testing.assert_allclose(ways[:, 0], speed * np.array([1] * 4 + [-1] * 4 + [0] * 2))
+    drawn = task.hand.drawn_of(ways)
+    assert drawn.size == task.hand.size(10)
+    np.testing.assert_array_equal(task.hand.velocities(drawn, 10), ways)
+    assert {name: x.shape for name, x in task.told().items()} == {
+        "light": (RULES.length, 3), "camera": (RULES.length, 3),
+        "discrete_actions": (RULES.length,),
+    }  # fmt: skip
+    by_simulator = task.planned_by_simulator(0)
+    assert by_simulator < 0.3 * task.after(np.zeros((24, 2)))
+
+    seen = {}
+
+    def pursue(world, scene, goals, act, *, told, seed, look, doubts, choices):
+        seen.update(scene=scene, told=set(told), choices=choices)
+        act(np.full(24, 5, np.int32))
+
+    monkeypatch.setattr(planning, "pursue", pursue)
+    world = steered(("discrete_actions", "camera"))
+    done = judge_planning.execute(world, task, 0)
+    assert done.off == task.after(task.hand.pressed(np.full(24, 5)))
+    assert seen["scene"][1] == {"discrete_actions", "camera"}
+    assert seen["told"] == {"camera"} and seen["choices"] == 9
+    assert twins_tasks.acts("twins:full") == "actions"
 
 
 def test_of_what_a_model_does_not_have_the_hand_rests(task, monkeypatch):

@@ -48,7 +48,7 @@ def judge_planning(
     shown: list[Execution] = []
     for name, run in runs.items():
         steered = getattr(run, "steered", lambda: None)()
-        if steered is None or "actions" not in steered.modalities:
+        if steered is None or twins_tasks.acts(world.name) not in steered.modalities:
             off[name] = np.full((len(numbers), 1), np.nan)
             continue
         done: list[Execution] = []
@@ -113,21 +113,21 @@ def execute(world: World, task: twins_tasks.Task, seed: int) -> Execution:
     act, twin = task.execution()
     seen = [frames[-1:]]
 
-    def watched(actions: Float[np.ndarray, "k 2"]):
-        seen.append(act(actions))
+    def watched(actions: np.ndarray):
+        seen.append(act(task.hand.pressed(actions) if choices else actions))
         return seen[-1]
 
     place, goal = task.places()
-    future = {n: value[rules.context :] for n, value in told.items() if n != "actions"}
+    acts, choices = twins_tasks.acts(task.run.scene.world.name), task.hand.choices
+    future = {n: value[rules.context :] for n, value in told.items() if n != acts}
     known, asked = True, [At(place, rules.horizon, goal)]
     try:
         look, doubts = rules.look, rules.doubts
-        planning.pursue(
-            world, scene, asked, watched, seed=seed, told=future, look=look, doubts=doubts
-        )
+        how: dict[str, Any] = {"look": look, "doubts": doubts, "choices": choices}
+        planning.pursue(world, scene, asked, watched, seed=seed, told=future, **how)
     except UserError:  # there is nothing near that place
         known = False
-        watched(np.zeros((rules.horizon, 2), np.float32))
+        seen.append(act(np.zeros((rules.horizon, 2), np.float32)))
     return Execution(np.concatenate(seen), goal, task.off(twin), known)
 
 

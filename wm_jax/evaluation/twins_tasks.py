@@ -8,15 +8,54 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from data_pipelines.twins.drives import KEYS, nearest_key
 from data_pipelines.twins.generate import Recording, draw, record_scene
 from data_pipelines.twins.geometry import project
 from data_pipelines.twins.physics import Simulator
-from data_pipelines.twins.world import get_world, scene_seed, stream
-from wm_jax.asked import FORCE, actions_of, knot_count, knots_of
+from data_pipelines.twins.world import World, get_world, scene_seed, stream
+from wm_jax.asked import FORCE, actions_of, choices_of, drawn_of, knots_of
 from wm_jax.evaluation.protocol import PlanningProtocol
 from wm_jax.search import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Hand:
+    """What the hand of a world can be asked to do, and numbers that a search draws for it: any
+    velocity in each frame, or the way of one of its keys."""
+
+    world: World
+
+    @property
+    def choices(self) -> int:
+        """How many keys there are; 0: it takes any velocity."""
+        return len(KEYS) if self.world.keys else 0
+
+    @property
+    def wide(self) -> float:
+        """Standard deviation of what is drawn."""
+        return 1.0 if self.choices else FORCE
+
+    def velocities(self, drawn: Float[np.ndarray, " p"], steps: int) -> Float[np.ndarray, "k 2"]:
+        """World units a frame."""
+        if self.choices:
+            return self.pressed(choices_of(drawn, steps, self.choices))
+        return actions_of(drawn, steps)
+
+    def pressed(self, keys: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k 2"]:
+        """The velocities that keys ask for."""
+        return np.asarray(self.world.hand_speed * KEYS[keys], np.float32)
+
+    def drawn_of(self, velocities: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, " p"]:
+        """The inverse of `velocities`."""
+        if self.choices:
+            return drawn_of(nearest_key(velocities, self.world.hand_speed), self.choices)
+        return knots_of(velocities)
+
+    def size(self, steps: int) -> int:
+        """Numbers that are drawn for so many frames."""
+        return self.drawn_of(np.zeros((steps, 2), np.float32)).size
 
 
 class Task(NamedTuple):
@@ -28,6 +67,10 @@ class Task(NamedTuple):
     slot: int
     goal: Float[np.ndarray, "2"]
     rules: PlanningProtocol
+
+    @property
+    def hand(self) -> Hand:
+        return Hand(self.run.scene.world)
 
     def off(self, simulator: Simulator) -> float:
         """How far the object is from the goal, world units."""
@@ -44,6 +87,9 @@ class Task(NamedTuple):
     def told(self) -> dict[str, np.ndarray]:
         """Light, camera and actions of every frame, as nobody planned them."""
         states = {name: self.run.states[name] for name in ("light", "camera")}
+        if self.hand.choices:
+            speed = self.hand.world.hand_speed
+            return states | {"discrete_actions": nearest_key(self.run.actions, speed)}
         return states | {"actions": self.run.actions}
 
     def places(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -73,20 +119,26 @@ class Task(NamedTuple):
     def planned_by_simulator(self, seed: int, typical: bool = False) -> float:
         """How far off the same search ends, with as many looks, that has the truth as its model;
         ``typical``: the truth but for what no frame shows (`_typical`)."""
-        twin, first, rules = self.simulator.copy(), None, self.rules
+        twin, first, rules, hand = self.simulator.copy(), None, self.rules, self.hand
         for begin in range(0, rules.horizon, rules.look):
             left = rules.horizon - begin
             known = _typical(twin) if typical else twin
 
             def cost(drawn: np.ndarray, known: Simulator = known, left: int = left) -> np.ndarray:
-                return np.array([self.off(_done(known, actions_of(row, left))) for row in drawn])
+                plans = (hand.velocities(row, left) for row in drawn)
+                return np.array([self.off(_done(known, plan)) for plan in plans])
 
-            knots = cross_entropy(cost, 2 * knot_count(left), FORCE, seed + begin, first)
-            plan = actions_of(knots, left)
+            found = cross_entropy(cost, hand.size(left), hand.wide, seed + begin, first)
+            plan = hand.velocities(found, left)
             for action in plan[: rules.look]:
                 twin.step(action)
-            first = knots_of(plan[rules.look :]) if left > rules.look else None
+            first = hand.drawn_of(plan[rules.look :]) if left > rules.look else None
         return self.off(twin)
+
+
+def acts(name: str) -> str:
+    """The condition in which the hand of this world is told what to do."""
+    return "discrete_actions" if get_world(name).keys else "actions"
 
 
 def make_task(name: str, index: int, rules: PlanningProtocol) -> Task | None:
@@ -151,9 +203,10 @@ def _typical(simulator: Simulator) -> Simulator:
 
 
 def _drawn(run: Recording, rules: PlanningProtocol, name: str, count: int) -> list[np.ndarray]:
-    size = 2 * knot_count(rules.horizon)
-    knots = stream(run.scene.seed, name).normal(0, FORCE, (count, size)).astype(np.float32)
-    return [actions_of(row, rules.horizon) for row in knots]
+    hand = Hand(run.scene.world)
+    size = hand.size(rules.horizon)
+    drawn = stream(run.scene.seed, name).normal(0, hand.wide, (count, size)).astype(np.float32)
+    return [hand.velocities(row, rules.horizon) for row in drawn]
 
 
 def _done(simulator: Simulator, actions: Float[np.ndarray, "k 2"]) -> Simulator:
