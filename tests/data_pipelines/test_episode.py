@@ -31,8 +31,9 @@ def test_twins_episodes_pass(branch):
     sizes = validate(episode)
     assert (sizes["T"], sizes["H"], sizes["N"], sizes["A"]) == (40, 32, 8, 2)
     optional = {name for name, field in EPISODE.fields.items() if not field.required}
-    # The twins fill in all the rest; what a read-out shall say is for a user to bring.
-    assert optional - set(episode) == {"reward", "readout"}
+    # The twins fill in all the rest, in `twins:keys` discrete actions too; what a read-out shall
+    # say is for a user to bring.
+    assert optional - set(episode) == {"reward", "readout", "discrete_actions"}
 
 
 BROKEN = {

@@ -141,7 +141,7 @@ def _default(text: str, name: str) -> str:
 def _write_contexts(args: argparse.Namespace) -> int:
     from wm_jax.evaluation.outside import write_contexts
     from wm_jax.evaluation.protocol import Protocol
-    from wm_jax.evaluation.twins_world import MODALITIES, open_world, resolution_of
+    from wm_jax.evaluation.twins_world import modalities_of, open_world, resolution_of
 
     if args.benchmark:
         benchmark, clips = _benchmark(args)
@@ -151,7 +151,7 @@ def _write_contexts(args: argparse.Namespace) -> int:
         print(f"{write_contexts(clips, rules, args.contexts)} contexts: {args.contexts}")
         return 0
     directory = str(args.data)
-    world = open_world(directory, resolution_of(directory), MODALITIES)
+    world = open_world(directory, resolution_of(directory), modalities_of(directory))
     rules = Protocol(horizon=args.horizon, split=args.split, episodes=args.episodes)
     clips = world.clips(rules.split, rules.length, rules.starts, rules.episodes)
     count = write_contexts(clips, rules, args.contexts)
@@ -232,23 +232,23 @@ def evaluate(
         Protocol,
         TemporalProtocol,
     )
-    from wm_jax.evaluation.twins_world import MODALITIES, open_world, resolution_of
+    from wm_jax.evaluation.twins_world import modalities_of, open_world, resolution_of
 
     trained = restore([*([args.workdir] if args.workdir else []), *args.beside], args.route)
     tested: dict[str, Any] = {}
     told = {modality for run in trained.values() for modality in run.config.data.conditions}
-    if args.model:
-        model = outside.load(args.model)
-        told |= set(model.told) & set(MODALITIES)
-        tested["outside"] = model
-    if args.videos:
-        tested["videos"] = outside.Videos(args.videos)
-    runs = {**trained, **tested} if args.workdir else {**tested, **trained}
     if args.workdir:
         config = next(iter(trained.values())).config
         directory, resolution = str(args.data or config.data.directory), config.model.resolution
     else:
         directory, resolution = str(args.data), resolution_of(str(args.data))
+    if args.model:
+        model = outside.load(args.model)
+        told |= set(model.told) & set(modalities_of(directory))
+        tested["outside"] = model
+    if args.videos:
+        tested["videos"] = outside.Videos(args.videos)
+    runs = {**trained, **tested} if args.workdir else {**tested, **trained}
     world = open_world(directory, resolution, tuple(sorted(told)))
     about = {
         "world": world.name,

@@ -23,9 +23,6 @@ from wm_jax.evaluation.twins_scene import TRUTH, Episode, scenes_of
 from wm_jax.evaluation.world import Changes, Clips, Drawn, Truth
 from wm_jax.mesh import to_batch
 
-#: What clips can tell a model.
-MODALITIES = window.MODALITIES
-
 
 @dataclasses.dataclass(frozen=True)
 class TwinsWorld:
@@ -256,6 +253,12 @@ def _covered(labels: UInt8[np.ndarray, "t h w"]) -> Bool[np.ndarray, "t h w"]:
     out[:, :, 1:] |= wide[:, :, :-1]
     out[:, :, :-1] |= wide[:, :, 1:]
     return out
+
+
+def modalities_of(directory: str) -> tuple[str, ...]:
+    """What clips of a built data set can tell a model. Raises `UserError` where there is none."""
+    keys = get_world(read_plan(directory)["plan"]["world"]).keys
+    return tuple(name for name in window.MODALITIES if keys or name != "discrete_actions")
 
 
 def resolution_of(directory: str) -> int:
