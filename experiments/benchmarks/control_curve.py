@@ -4,11 +4,12 @@
     wm-jax evaluate $both --suite pixel --episodes 96 --horizon 40 --out judged/pixel
     wm-jax evaluate $both --suite causal --episodes 24 --out judged/causal
     wm-jax evaluate $both --suite planning --out judged/planning
-    python experiments/benchmarks/control_curve.py --json --plot curve.png \\
-        --point full_500 1800 96000 --point full_2000 1800 384000 judged/*/evaluation/*.json
+    python experiments/benchmarks/control_curve.py judged/*/evaluation/*.json --json \\
+        --point default 1800 96000 --point "default (full_2000)" 1800 384000 > curve.json
+    python experiments/benchmarks/control_curve.py --table curve.json more.json --plot curve.png
 
 A point is a model's name in the files, the number of its training scenes, and the frames that it
-was trained on (updates × windows × frames of a window). ``--table FILE`` shows a stored table.
+was trained on (updates × windows × frames of a window). ``--table`` shows stored tables as one.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def main() -> None:
     parser.add_argument(
         "--point", nargs=3, action="append", default=[], metavar=("MODEL", "SCENES", "FRAMES")
     )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="a stored table, in their place")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, default=[], metavar="FILE", help="stored tables, as one"
+    )
     parser.add_argument("--plot", metavar="PNG", help="write a picture there")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = parser.parse_args()
@@ -85,12 +88,11 @@ def main() -> None:
         points = [(name, int(scenes), int(frames)) for name, scenes, frames in options.point]
     except ValueError as error:
         parser.error(f"--point takes a name and two whole numbers: {error}.")
-    if missing := [
-        str(file) for file in (*options.files, options.table) if file and not file.exists()
-    ]:
+    if missing := [file for file in (*options.files, *options.table) if not file.exists()]:
         parser.error(f"there is no file {missing[0]}.")
-    rows = read([options.table]) if options.table else table(read(options.files), points)
-    if lost := {name for name, *_ in points} - {row["model"] for row in rows}:
+    made = table(read(options.files), points)
+    rows = read(options.table) + made
+    if lost := {name for name, *_ in points} - {row["model"] for row in made}:
         parser.error(f"the files have no scores of {', '.join(sorted(lost))}.")
     if not rows:
         parser.error("there is nothing to show; name points and files, or a --table.")

@@ -141,6 +141,7 @@ def test_bad_models_are_one_sentence(mine, name, sentence):
 def test_the_verb_scores_them_side_by_side(monkeypatch, world, mine, tmp_path, capsys):
     monkeypatch.setattr(twins_worlds, "open_world", lambda *_: world)
     monkeypatch.setattr(twins_worlds, "resolution_of", lambda *_: 32)
+    monkeypatch.setattr(twins_worlds, "modalities_of", lambda *_: ("actions", "light"))
     options = ["--data", "data", "--episodes", "1", "--horizon", "4"]
     assert cli.main([*options, "--contexts", str(tmp_path / "c")]) == 0
     assert "contexts of 16 frames" in capsys.readouterr().out
