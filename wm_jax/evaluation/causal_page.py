@@ -126,6 +126,10 @@ def terminal_table(report: CausalReport) -> str:
             said = find(report, model, "prompt_adherence", scenario, 0, "sentence")
             cells += f"{'–' if said is None else format(said['value'], '.2f'):>19}"
             lines.append(f"  {_name(scenario)} at {step}".ljust(30) + cells)
+    lines.append(
+        "  (edit_success_common: from the true unchanged future; edit_success in causal.json is "
+        "from the model's own)"
+    )
     return "\n".join(lines)
 
 
