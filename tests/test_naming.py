@@ -98,3 +98,14 @@ def test_who_is_not_there_or_not_the_only_one_is_said(who, said):
 def test_an_empty_scene_is_said():
     with pytest.raises(UserError, match="the scene has no object"):
         choose("red", [], 64)
+
+
+def test_what_has_no_hue_is_called_grey_or_the_hand():
+    grey = Thing(5, None, "circle", (30.0, 30.0), (0.0, 0.0), (0.7, 0.71, 0.7))
+    assert grey.name == "grey circle"
+    for who in ("the grey circle", "grey", "the gray ball", "the hand"):
+        assert choose(who, [*SCENE, grey], 64).slot == 5
+    with pytest.raises(UserError, match="there is no hand; there is the red circle"):
+        choose("the hand", SCENE, 64)
+    with pytest.raises(UserError, match="'grey' is no colour"):
+        naming.colour_of("grey")

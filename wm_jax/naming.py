@@ -42,8 +42,9 @@ SHAPE_NAMES = ("circle", "square", "triangle")
 FILLERS = {"the", "a", "an", "object", "thing", "one"}
 #: A word means hues up to so far from its own; half of what lies between two of the nine.
 NEAR = 20.0
-#: A colour less saturated than this has no hue.
+#: A colour less saturated than this has no hue: it is called 'grey', as a hand is.
 GREY = 0.15
+GREYS = ("grey", "gray", "hand")
 #: A slot is an object from this presence on; its shape can be named if so much of it was seen.
 THERE, WHOLE = 0.5, 0.9
 #: Least third moment of a triangle, least fourth of a square.
@@ -112,6 +113,8 @@ def colour_and_shape(words: str) -> tuple[str | None, int | None]:
     for word in re.findall(r"[a-z]+", words.lower()):
         if word in HUES or word in MORE_HUES:
             colour = word
+        elif word in GREYS:
+            colour = GREYS[0]
         elif word in SHAPES:
             shape = SHAPES[word]
         elif word not in FILLERS:
@@ -168,6 +171,8 @@ def _named(who: str, there: Sequence[Thing]) -> Thing:
 
 def _is(thing: Thing, colour: str) -> bool:
     angle, saturation, _ = colorsys.rgb_to_hsv(*thing.colour)
+    if colour == GREYS[0]:
+        return saturation < GREY
     away = _apart(360 * angle, (HUES | MORE_HUES)[colour])
     return saturation >= GREY and away <= NEAR
 

@@ -54,12 +54,16 @@ def _panel(pen, box: tuple[int, int, int], title: str, lines: Lines, colours) ->
     for value in _ticks(begin, end, set(across)):
         at = place(value, begin, end, left, right)
         pen.line([(at, top), (at, bottom)], GRID)
-        pen.text((at - 8, bottom + 6), f"{value:g}", INK)
+        millions = f"{value / 1e6:.2g}M" if value >= 1e6 else f"{value:g}"
+        pen.text((at - 8, bottom + 6), millions, INK)
     for index, (name, line) in enumerate(lines.items()):
         spots = [
             (place(a, begin, end, left, right), place(b, low, high, bottom, top)) for a, b in line
         ]
         pen.line(spots, colours[name], width=2)
+        if len(spots) < 8:  # few enough to be told apart, and one alone is no line
+            for x_, y_ in spots:
+                pen.ellipse((x_ - 3, y_ - 3, x_ + 3, y_ + 3), colours[name])
         pen.text((right + 12, top + 14 * index), name, colours[name])
 
 

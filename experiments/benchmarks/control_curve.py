@@ -34,7 +34,12 @@ SCORES: dict[tuple[str, int, str | None], str] = {
     for kind in ("push", "recolour", "remove", "add", "sequence")
 }
 #: Of these a picture is made.
-DRAWN = ("position error at 20, px", "plans: of the true simulator's way")
+DRAWN = (
+    "position error at 20, px",
+    "edit success at 20: push",
+    "action sensitivity at 20",
+    "plans: of the true simulator's way",
+)
 
 
 def read(files: Sequence[Path]) -> list[dict[str, Any]]:
