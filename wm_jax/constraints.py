@@ -10,9 +10,8 @@ the objects that the constraints name (``over='latents'``; each costs `EFFORT` p
 frame, so what is found stays near what was seen), or what the hand does (``over='actions'``, of a
 model that is told actions, or ``over='discrete_actions'``, which of so many ``choices``; see
 `wm_jax.planning` for plans that look again on the way). Candidates are rolled out in one batch; the
-search is `wm_jax.search`. With ``doubts`` each of them is judged
-in as many scenes that differ by as little as a model may be wrong: what only just works is not
-chosen.
+search is `wm_jax.search`. With ``doubts`` each of them is judged in as many scenes that differ by
+as little as a model may be wrong: what only just works is not chosen.
 """
 
 from __future__ import annotations
@@ -202,7 +201,9 @@ class _Problem:
 
     def drawn_of(self, actions: Actions) -> Float[np.ndarray, " p"]:
         """The inverse of `actions`."""
-        return drawn_of(actions, self.choices) if actions.ndim == 1 else knots_of(actions)
+        if self.over == "discrete_actions":
+            return drawn_of(actions, self.choices)
+        return knots_of(actions)
 
     def actions(self, drawn: Float[np.ndarray, "*c p"]) -> np.ndarray | None:
         """What is done in each frame, (*c, t, 2) or which (*c, t); None where nothing is."""

@@ -27,11 +27,8 @@ try:
 except ImportError:  # pragma: no cover
     raise MissingExtra("tensorflow-datasets", "data") from None
 
-TWINS = {
-    "twins:motion": 0,
-    "twins:keys": 0,
-    "twins:full": 3,
-}  # counterfactuals a scene, unless told otherwise
+# Counterfactuals a scene, unless told otherwise.
+TWINS = {"twins:motion": 0, "twins:keys": 0, "twins:full": 3}
 
 
 def make_plan(

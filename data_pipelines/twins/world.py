@@ -53,7 +53,7 @@ class World:
     gravity: tuple[float, float] = (0.0, 0.0)  # size where there is any, world units a frame^2
     weightless: float = 1.0  # share of scenes without gravity
     hand_speed: float = 0.0  # largest desired speed of the hand; 0: no hand
-    keys: bool = False  # the hand goes one of nine ways, or rests: discrete actions
+    keys: bool = False  # the hand goes one of eight ways, or rests: discrete actions
     drifting: bool = False  # light and camera differ from scene to scene, and may drift
     texture: float = 0.0  # amplitude of each grating of the background
     push: tuple[float, float] = (0.8, 1.8)  # change of speed that `push` makes
@@ -61,27 +61,19 @@ class World:
     new_pairs: bool = False  # the hue-shape pairs that training never shows, and only those
 
 
+_MOTION = World(
+    name="twins:motion",
+    objects=(2, 3),
+    radius=(4.8, 6.0),
+    speed=(1.1, 1.8),
+    occluders=(1, 1),
+    occluder_width=(12.0, 16.0),
+    rigid=True,
+)
 WORLDS = {
-    "twins:motion": World(
-        name="twins:motion",
-        objects=(2, 3),
-        radius=(4.8, 6.0),
-        speed=(1.1, 1.8),
-        occluders=(1, 1),
-        occluder_width=(12.0, 16.0),
-        rigid=True,
-    ),
-    "twins:keys": World(
-        name="twins:keys",
-        objects=(2, 3),
-        radius=(4.8, 6.0),
-        speed=(1.1, 1.8),
-        occluders=(1, 1),
-        occluder_width=(12.0, 16.0),
-        rigid=True,
-        hand_speed=1.6,
-        keys=True,
-        slowest=0.8,
+    "twins:motion": _MOTION,
+    "twins:keys": dataclasses.replace(
+        _MOTION, name="twins:keys", hand_speed=1.6, keys=True, slowest=0.8
     ),
     "twins:full": World(
         name="twins:full",

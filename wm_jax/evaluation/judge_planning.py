@@ -118,8 +118,8 @@ def execute(world: World, task: twins_tasks.Task, seed: int) -> Execution:
         return seen[-1]
 
     place, goal = task.places()
-    acts, choices = twins_tasks.acts(task.run.scene.world.name), task.hand.choices
-    future = {n: value[rules.context :] for n, value in told.items() if n != acts}
+    choices = task.hand.choices
+    future = {n: value[rules.context :] for n, value in told.items() if n != task.hand.told_as}
     known, asked = True, [At(place, rules.horizon, goal)]
     try:
         look, doubts = rules.look, rules.doubts

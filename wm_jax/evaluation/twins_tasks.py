@@ -33,6 +33,11 @@ class Hand:
         return len(KEYS) if self.world.keys else 0
 
     @property
+    def told_as(self) -> str:
+        """The condition in which it is told what to do."""
+        return "discrete_actions" if self.choices else "actions"
+
+    @property
     def wide(self) -> float:
         """Standard deviation of what is drawn."""
         return 1.0 if self.choices else FORCE
@@ -87,10 +92,9 @@ class Task(NamedTuple):
     def told(self) -> dict[str, np.ndarray]:
         """Light, camera and actions of every frame, as nobody planned them."""
         states = {name: self.run.states[name] for name in ("light", "camera")}
-        if self.hand.choices:
-            speed = self.hand.world.hand_speed
-            return states | {"discrete_actions": nearest_key(self.run.actions, speed)}
-        return states | {"actions": self.run.actions}
+        actions, hand = self.run.actions, self.hand
+        done = nearest_key(actions, hand.world.hand_speed) if hand.choices else actions
+        return states | {hand.told_as: done}
 
     def places(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Where the object is at the end of the context and where it shall be at the end, px."""
@@ -138,7 +142,7 @@ class Task(NamedTuple):
 
 def acts(name: str) -> str:
     """The condition in which the hand of this world is told what to do."""
-    return "discrete_actions" if get_world(name).keys else "actions"
+    return Hand(get_world(name)).told_as
 
 
 def make_task(name: str, index: int, rules: PlanningProtocol) -> Task | None:
