@@ -13,6 +13,7 @@ from typing import Any
 from data_pipelines import corrupt, window
 from data_pipelines.memory import MemoryLoader, check_fingerprint, content_digest
 from data_pipelines.order import Rows, Shuffled
+from data_pipelines.twins import paraphrases as pairs
 from wm_jax.errors import UserError
 
 #: Items of a source that never ends: what Grain counts them with can hold.
@@ -46,6 +47,7 @@ def open_loader(
         "conditions": names,
         "rows": rows,
         "corrupt_budget": config.corrupt_budget,
+        "paraphrases": tuple(config.paraphrases),
     }
     source = open_split(config, "train", names) if source is None else source
     if config.loader == "memory":
@@ -80,7 +82,9 @@ class Windows:
         length: int,
         seed: int,
         rows: Rows,
+        paraphrases: Sequence[str] = (),
     ):
+        self._paraphrases = tuple(paraphrases)
         self._source, self._conditions, self._budget = source, conditions, budget
         self._length, self._rows, self._order = length, rows, Shuffled(len(source), seed)
 
@@ -92,7 +96,8 @@ class Windows:
         index, rng = self._order.at(self._rows.of_batch(batch)[place])
         episode, problems = self.episode(index)
         start = window.draw_start(rng, episode, self._length)
-        return window.cut(episode, start, self._length), problems
+        arrays = window.cut(episode, start, self._length)
+        return arrays | pairs.of_window(rng, self._paraphrases, arrays), problems
 
     def episode(self, index: int) -> tuple[window.Arrays, dict[int, str]]:
         problems: dict[int, str] = {}
@@ -123,7 +128,9 @@ class GrainLoader:
         rows: Sequence[int] | None = None,
         corrupt_budget: int = 0,
         workers: int = 0,
+        paraphrases: Sequence[str] = (),
     ):
+        pairs.check(paraphrases)
         try:
             import grain
         except ImportError as error:
@@ -134,7 +141,8 @@ class GrainLoader:
         if not len(source):
             raise UserError("there are 0 episodes; build a data set that has some.")
         self._corrupt, own = corrupt.Corrupt(corrupt_budget), Rows(batch_size, rows)
-        windows = Windows(source, conditions, corrupt_budget, length, seed, own)
+        told = conditions, corrupt_budget, length, seed, own, paraphrases
+        windows = Windows(source, *told)
 
         def collate(items):
             problems = {i: text for _, found in items for i, text in found.items()}
@@ -157,7 +165,7 @@ class GrainLoader:
             "batch_size": batch_size,
             "seed": seed,
             "workers": workers,
-        }
+        } | ({"paraphrases": ",".join(paraphrases)} if paraphrases else {})
 
     @property
     def corrupt(self) -> dict[int, str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines import corrupt, window
 from data_pipelines.order import Rows, Shuffled
+from data_pipelines.twins import paraphrases as pairs
 from wm_jax.errors import UserError
 
 
@@ -24,6 +25,7 @@ class MemoryLoader:
     ``consecutive``, row i of a batch goes on where row i of the batch before ended (see
     `Consecutive`); else every window is drawn at random, or, with ``fixed``, the same of an episode
     each time: then a batch has ``episode`` too, whose window each is (see `fixed_window`).
+    ``paraphrases`` are kinds of changes of which each frame gets a pair (`twins.paraphrases`).
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class MemoryLoader:
         corrupt_budget: int = 0,
         consecutive: bool = False,
         fixed: bool = False,
+        paraphrases: Sequence[str] = (),
     ):
         window.fields(conditions)
+        pairs.check(paraphrases)
         self._corrupt = corrupt.Corrupt(corrupt_budget)
         self.episodes: list[window.Arrays] = []
         for i in range(len(source)):
@@ -53,6 +57,7 @@ class MemoryLoader:
                 f"there are {len(source)} episodes, and none can be read; build the data set anew."
             )
         self._length, self._seed, self._fixed = length, seed, fixed
+        self._paraphrases = tuple(paraphrases)
         self._rows = Rows(batch_size, rows)
         self._order = Shuffled(len(self.episodes), seed)
         self._streams: Consecutive | None = None
@@ -70,7 +75,7 @@ class MemoryLoader:
             "batch_size": batch_size,
             "seed": seed,
             "workers": 0,
-        }
+        } | ({"paraphrases": ",".join(paraphrases)} if paraphrases else {})
 
     @property
     def corrupt(self) -> dict[int, str]:
@@ -102,7 +107,10 @@ class MemoryLoader:
 
     def _next_of(self, streams: Consecutive, row: int, number: int) -> window.Arrays:
         place = streams.place(row, number)
-        return window.cut(self.episodes[place.episode], place.start, self._length, place.begins)
+        episode = self.episodes[place.episode]
+        arrays = window.cut(episode, place.start, self._length, place.begins)
+        rng = np.random.default_rng((self._seed, row, number))
+        return arrays | pairs.of_window(rng, self._paraphrases, arrays)
 
     def fixed_window(self, index: int) -> window.Arrays:
         """The window of an episode that is always taken, where it is always the same."""
@@ -116,7 +124,8 @@ class MemoryLoader:
 
     def _cut(self, index: int, rng: np.random.Generator) -> window.Arrays:
         episode = self.episodes[index]
-        return window.cut(episode, window.draw_start(rng, episode, self._length), self._length)
+        arrays = window.cut(episode, window.draw_start(rng, episode, self._length), self._length)
+        return arrays | pairs.of_window(rng, self._paraphrases, arrays)
 
 
 class Place(NamedTuple):
@@ -176,9 +185,9 @@ def check_fingerprint(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None
     """Refuses a position whose data or settings differ from the loader's."""
     # Versions that wrote this key gave each of several processes episodes of its own.
     here = dict(here) | ({"process_count": 1} if "process_count" in saved else {})
-    differ = [k for k in here if saved.get(k) != here[k]]
+    differ = [k for k in {**here, **saved} if saved.get(k) != here.get(k)]
     if differ:
-        listing = ", ".join(f"{k} was {saved.get(k)} and is {here[k]}" for k in differ)
+        listing = ", ".join(f"{k} was {saved.get(k)} and is {here.get(k)}" for k in differ)
         raise UserError(
             f"the position in the data does not fit this run ({listing}); run with what it was "
             "saved with, or start in a new workdir."

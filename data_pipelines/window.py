@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.twins import paraphrases as pairs
 from data_pipelines.twins import telling
 from wm_jax import words
 from wm_jax.errors import UserError
@@ -119,20 +120,30 @@ def collate(windows: Sequence[Arrays]) -> Arrays:
 
 
 def blank(
-    batch: int, time: int, size: int, targets: Sequence[str] = (), readout: int = 0
+    batch: int,
+    time: int,
+    size: int,
+    targets: Sequence[str] = (),
+    readout: int = 0,
+    paraphrases: bool = False,
 ) -> Arrays:
     """A batch without data, of frames ``size`` px high and wide: for tracing. It has those of
-    ``targets`` that are in `TARGETS`, ``readout`` with that many numbers."""
+    ``targets`` that are in `TARGETS`, ``readout`` with that many numbers, and ``paraphrases``."""
     made = {
         "reward": np.zeros((batch, time), np.float32),
         "is_terminal": np.zeros((batch, time), bool),
         "readout": np.zeros((batch, time, readout), np.float32),
     }
-    return {
-        "frames": np.zeros((batch, time, size, size, 3), np.uint8),
-        "is_first": np.zeros((batch, time), bool),
-        "mask": np.ones((batch, time), bool),
-    } | {name: made[name] for name in targets if name in made}
+    said_twice = pairs.blank(batch, time) if paraphrases else {}
+    return (
+        said_twice
+        | {
+            "frames": np.zeros((batch, time, size, size, 3), np.uint8),
+            "is_first": np.zeros((batch, time), bool),
+            "mask": np.ones((batch, time), bool),
+        }
+        | {name: made[name] for name in targets if name in made}
+    )
 
 
 def said(

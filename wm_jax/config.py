@@ -75,6 +75,9 @@ def data_config() -> ConfigDict:
     config.loader = "memory"  # 'memory' holds the split in RAM, 'grain' reads records as it goes
     config.window = 48  # frames a training window
     config.conditions = ("actions", "camera", "light")  # modalities read besides frames
+    # Kinds of changes of which pairs of a sentence and a vector are made up, one a frame, so that
+    # words are learned without a video to each: see data_pipelines.twins.paraphrases.
+    config.paraphrases = ()
     config.workers = 0  # reader processes (grain only)
     config.corrupt_budget = 8  # records that may be unreadable before the run stops
     return config

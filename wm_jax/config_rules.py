@@ -73,8 +73,8 @@ FRACTIONS = (
 def check(values: Values) -> None:
     """Raises `UserError` for the first rule that is broken."""
     rules = (
-        _each, _backbone, _patch, _length, _windows, _carried, _in_words, _remembered, _judged,
-        _spikes, _loader, _mesh,
+        _each, _backbone, _patch, _length, _windows, _carried, _in_words, _paraphrased,
+        _remembered, _judged, _spikes, _loader, _mesh,
     )  # fmt: skip
     for rule in rules:
         rule(values)
@@ -153,6 +153,17 @@ def _in_words(values: Values) -> None:
         raise UserError(
             f"config.model.loss.told_in_words={share} tells changes in words or as a vector, and "
             f"model.modalities lacks {missing[0]}; add it, or set 0."
+        )
+
+
+def _paraphrased(values: Values) -> None:
+    kinds = tuple(values["data.paraphrases"])
+    missing = [name for name in SAID if name not in values["model.modalities"]]
+    if kinds and (missing or values["model.text"] != "words"):
+        lacks = f"model.modalities lacks {missing[0]}" if missing else "model.text is not 'words'"
+        raise UserError(
+            f"config.data.paraphrases={kinds} says changes in words and as a vector, and {lacks}; "
+            "change that, or set it to ()."
         )
 
 

@@ -39,7 +39,8 @@ class Makings:
     def blank(self, batch: int, time: int) -> window.Arrays:
         """A batch of the shapes that the loader yields, without data."""
         model = self.config.model
-        return window.blank(batch, time, model.resolution, self.targets, model.readout)
+        pairs = bool(self.config.data.paraphrases)
+        return window.blank(batch, time, model.resolution, self.targets, model.readout, pairs)
 
     def fresh_state(self) -> train_step.TrainState:
         """The state before the first update."""

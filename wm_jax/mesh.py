@@ -190,7 +190,8 @@ def to_batch(
     """A batch as loaders yield it, to a `shapes.Batch`; ``put`` brings each array to its device(s).
 
     ``arrays`` holds frames, is_first, mask and, for every modality that the source has, its value
-    and ``<modality>_mask``; targets of heads; and ``followed/<name>``, if states are remembered.
+    and ``<modality>_mask``; targets of heads; ``followed/<name>``, if states are remembered; and
+    ``paraphrase/<name>``, if there are any.
     Modalities that it has not are marked absent.
     """
     lead = arrays["mask"].shape
@@ -211,11 +212,18 @@ def to_batch(
 
     told = {name: signal(name, size) for name, size in shapes.CONDITION_SIZES.items()}
     frames, is_first, mask = (put(arrays[name]) for name in ("frames", "is_first", "mask"))
-    targets = {n: put(arrays[n]) for n in ("reward", "is_terminal", "readout") if n in arrays}
+    heads = ("reward", "is_terminal", "readout")
+    targets: dict[str, Any] = {n: put(arrays[n]) for n in heads if n in arrays}
     prefix = "followed/"
     followed = {n.removeprefix(prefix): put(x) for n, x in arrays.items() if n.startswith(prefix)}
+    paraphrases = None
+    if "paraphrase/text" in arrays:
+        said = (put(arrays[f"paraphrase/{name}"]) for name in shapes.Paraphrases._fields)
+        paraphrases = shapes.Paraphrases(*said)
+    if followed:
+        targets |= {"followed": followed}
     conditions = shapes.Conditions(**told)
-    return shapes.Batch(frames, is_first, mask, conditions, **targets, followed=followed or None)
+    return shapes.Batch(frames, is_first, mask, conditions, **targets, paraphrases=paraphrases)
 
 
 def shard_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> shapes.Batch:

@@ -71,12 +71,21 @@ class Conditions(NamedTuple):
     intervention: Signal
 
 
+class Paraphrases(NamedTuple):
+    """Changes of no scene, one a frame, each said twice: ``text`` and ``intervention`` as in
+    `Conditions`. See `data_pipelines.twins.paraphrases`."""
+
+    text: Float[Array, "b t 32"]
+    intervention: Float[Array, "b t 24"]
+
+
 class Batch(NamedTuple):
     """Windows of episodes, as training sees them. ``mask`` is False on padding.
 
     Reward to readout are there where a head learns from them (`HEAD_FIELDS`), else None.
     ``readout`` holds whatever numbers an agent wants to read off a state. ``followed``: what the
     dynamics made of the frames before (`wm_jax.remembered`), by name, each (b, t, …).
+    ``paraphrases``: see there.
     """
 
     frames: UInt8[Array, "b t h w c"]
@@ -87,6 +96,7 @@ class Batch(NamedTuple):
     is_terminal: Bool[Array, "b t"] | None = None
     readout: Float[Array, "b t r"] | None = None
     followed: dict[str, Array] | None = None
+    paraphrases: Paraphrases | None = None
 
 
 #: Head -> field of an episode that it learns to predict; see `wm_jax.models.heads`.

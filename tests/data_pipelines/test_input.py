@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from data_pipelines import window
 from data_pipelines.corrupt import CorruptData
 from data_pipelines.input import GrainLoader, open_loader
 from data_pipelines.memory import MemoryLoader
+from wm_jax.config import data_config
 from wm_jax.errors import UserError
 from wm_jax.shapes import CONDITION_SIZES
 
@@ -267,7 +267,8 @@ def test_rows_that_a_batch_has_not_are_refused(kind, rows):
 
 @pytest.mark.parametrize("loader", ["memory", "grain"])
 def test_open_loader_reads_the_rows_that_it_is_told(loader):
-    config = SimpleNamespace(window=5, conditions=(), corrupt_budget=0, loader=loader, workers=0)
+    config = data_config()
+    config.update({"window": 5, "conditions": (), "corrupt_budget": 0, "loader": loader})
     arguments = {"batch_size": BATCH, "seed": 0, "source": EPISODES}
     whole, some = open_loader(config, **arguments), open_loader(config, **arguments, rows=[0, 3])
     want = names(next(whole))

@@ -8,6 +8,7 @@ import pytest
 from data_pipelines.input import open_loader
 from data_pipelines.memory import Consecutive, MemoryLoader
 from tests.data_pipelines.test_input import EPISODES, episode
+from wm_jax.config import data_config
 from wm_jax.errors import UserError
 
 LENGTH = 5
@@ -96,9 +97,9 @@ def test_short_episodes_are_padded():
 
 
 def test_open_loader_passes_it_on():
-    from types import SimpleNamespace
 
-    config = SimpleNamespace(window=LENGTH, conditions=(), corrupt_budget=0, loader="memory")
+    config = data_config()
+    config.update({"window": LENGTH, "conditions": (), "corrupt_budget": 0, "loader": "memory"})
     arguments = {"batch_size": 2, "seed": 0, "source": EPISODES, "consecutive": True}
     batches = open_loader(config, **arguments)
     next(batches)

@@ -154,7 +154,7 @@ def _step(config: Any, remat: str, mesh: Mesh, batch_size: int) -> tuple[Any, An
     model, train = build(section), config.train
     optimizer = optim.make_optimizer(config.optim)
     targets = tuple(HEAD_FIELDS[name] for name in section.heads)
-    shape = section.resolution, targets, section.readout
+    shape = section.resolution, targets, section.readout, bool(config.data.paraphrases)
     streams = batch_size if train.carry_state else 0
     first = meshes.to_batch(window.blank(1, 2, *shape))
     state = train_step.abstract_state(

@@ -24,6 +24,9 @@ class LossWeights:
                 always told should go on being told
     told_in_words: share of streams that are told changes in words alone, the others as a vector
                 alone (see `wm_jax.models.conditioning.one_of_said`); 0: all are told both ways
+    paraphrase: of the distance between what is made of a sentence and what is made of the vector
+                that says the same, where a batch has such pairs (`Net.paraphrased`): words are
+                learned from the vector, and it is not changed by them
     context:    'random' shows each stream only its first c frames, c uniform in [context_low,
                 context_high] but at most half the window, and closes the loop on the state for
                 the rest, so that errors are met in training as in a rollout; 'all' shows every
@@ -63,6 +66,7 @@ class LossWeights:
     place: float = 40.0
     whole: float = 4.0
     said: float = 40.0
+    paraphrase: float = 4.0
     overshoot: float = 1.0
     overshoot_frames: float = 0.0
     head_reward: float = 1.0
@@ -132,6 +136,8 @@ def window_terms(
         at, count = (seen, known) if out.prior is None else (foreseen, time - first)
         terms["sharp"] = all_frames(out.sharp, at, count)
     terms |= {name: all_frames(error, slice(None), time) for name, error in out.heads.items()}
+    if batch.paraphrases is not None and weights.paraphrase:
+        terms["paraphrase"] = apply("paraphrased", batch.paraphrases)
     if weights.overshoot_steps:
         inputs = frames, told, batch.is_first, jax.random.fold_in(cut_key, 4)
         terms |= _overshoot_terms(apply, weights, *inputs)

@@ -161,6 +161,18 @@ class Net(nn.Module):
         start = self.dynamics.initial(frames.shape[0])
         return self.dynamics.remember(start, embeddings, told, is_first)
 
+    def paraphrased(self, pairs: shapes.Paraphrases) -> Float[Array, "b t"]:
+        """Squared distance of what a step is told by a sentence from what it is told by the vector
+        that says the same, over the spread of the latter (distillation of one into the other:
+        Hinton et al. 2015, arXiv 1503.02531)."""
+        there = jnp.ones(pairs.text.shape[:-1], bool)
+        nothing = shapes.no_conditions(*there.shape)
+        ways = {name: shapes.Signal(value, there) for name, value in pairs._asdict().items()}
+        words, vector = (self.conditioning(nothing._replace(**{k: x})) for k, x in ways.items())
+        vector = jax.lax.stop_gradient(vector)
+        spread = jnp.square(vector - vector.mean((0, 1))).sum(-1).mean()
+        return jnp.square(words - vector).sum(-1) / (spread + 1e-6)
+
     def overshoot(
         self, frames, conditions, is_first, key, steps, decoded
     ) -> tuple[Overshot, Array | None]:
