@@ -213,17 +213,15 @@ def to_batch(
     told = {name: signal(name, size) for name, size in shapes.CONDITION_SIZES.items()}
     frames, is_first, mask = (put(arrays[name]) for name in ("frames", "is_first", "mask"))
     heads = ("reward", "is_terminal", "readout")
-    targets: dict[str, Any] = {n: put(arrays[n]) for n in heads if n in arrays}
+    rest: dict[str, Any] = {n: put(arrays[n]) for n in heads if n in arrays}
     prefix = "followed/"
     followed = {n.removeprefix(prefix): put(x) for n, x in arrays.items() if n.startswith(prefix)}
-    paraphrases = None
+    if followed:
+        rest["followed"] = followed
     if "paraphrase/text" in arrays:
         said = (put(arrays[f"paraphrase/{name}"]) for name in shapes.Paraphrases._fields)
-        paraphrases = shapes.Paraphrases(*said)
-    if followed:
-        targets |= {"followed": followed}
-    conditions = shapes.Conditions(**told)
-    return shapes.Batch(frames, is_first, mask, conditions, **targets, paraphrases=paraphrases)
+        rest["paraphrases"] = shapes.Paraphrases(*said)
+    return shapes.Batch(frames, is_first, mask, shapes.Conditions(**told), **rest)
 
 
 def shard_batch(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> shapes.Batch:

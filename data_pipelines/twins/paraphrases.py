@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.twins import telling
-from data_pipelines.twins.language import thing
+from data_pipelines.twins.geometry import unit_vector
+from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
 from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, HUES, SHAPES
 from wm_jax import words
@@ -23,11 +24,17 @@ from wm_jax.edit import KINDS as ALL
 from wm_jax.edit import as_vector
 from wm_jax.errors import UserError
 
-#: Kinds whose sentence can say all that the vector does.
+#: Kinds whose sentence can say all that the vector does. The place of a move "to the left" depends
+#: on where a thing is, which no vector says; so a move is always said with its numbers.
 KINDS = ("move", "push", "recolour", "remove", "add", "gravity")
 #: Largest change of speed and speed (world units a frame), and pull (a frame²); sizes. Wider than
 #: what any world draws, so that what is at its edge is not at the edge here.
 PUSH, SPEED, PULL, RADIUS = 2.6, 2.2, 0.04, (3.0, 8.0)
+#: Share of the other sentences that say no number. What such a sentence comes to mean is the mean
+#: of the vectors that it may stand for, so these are no wider than what worlds draw.
+PLAIN = 0.3
+PLAIN_SIZES = {"push": (0.8, 1.8), "add": (0.0, 0.0), "gravity": (0.015, 0.035)}
+PLAIN_RADIUS = (3.5, 6.0)
 
 
 def check(kinds: Sequence[str]) -> None:
@@ -41,13 +48,19 @@ def check(kinds: Sequence[str]) -> None:
 
 
 def made_up(
-    rng: np.random.Generator, kinds: Sequence[str], count: int, resolution: int
+    rng: np.random.Generator,
+    kinds: Sequence[str],
+    count: int,
+    resolution: int,
+    plain: float = PLAIN,
 ) -> tuple[list[str], Float[np.ndarray, "n 24"]]:
     """``count`` changes of these kinds, of any object: as sentences, lengths in px of frames of
-    ``resolution``, and as vectors (`edit.as_vector`)."""
+    ``resolution``, and as vectors (`edit.as_vector`); ``plain``: see `PLAIN`."""
     chosen = rng.integers(len(kinds), size=count)
     hue, shape = rng.integers(len(HUES), size=count), rng.integers(len(SHAPES), size=count)
-    params, still = _params(rng, [kinds[i] for i in chosen]), np.zeros((count, 3), np.float32)
+    kind_of, still = [kinds[i] for i in chosen], np.zeros((count, 3), np.float32)
+    numberless = (rng.random(count) < plain) & (np.array(kind_of) != "move")
+    params = np.stack([_params(rng, *each) for each in zip(kind_of, numberless, strict=True)])
     told: dict[str, Any] = {k: np.array(x) for k, x in telling.filled({}, count)._asdict().items()}
     for number, kind in enumerate(kinds):
         rows = np.flatnonzero(chosen == number)
@@ -58,8 +71,8 @@ def made_up(
             told[name][rows] = value
     whose = [f"the {thing(h, s)}" for h, s in zip(hue, shape, strict=True)]
     said = [
-        _sentence(kinds[number], who, row, resolution)
-        for number, who, row in zip(chosen, whose, params, strict=True)
+        _plainly(kind, who, row) if some else _exactly(kind, who, row, resolution)
+        for kind, who, row, some in zip(kind_of, whose, params, numberless, strict=True)
     ]
     return said, as_vector(telling.filled(told, count))
 
@@ -83,33 +96,36 @@ def blank(batch: int, time: int) -> dict[str, np.ndarray]:
     return {f"paraphrase/{k}": np.zeros((batch, time, n), np.float32) for k, n in sizes.items()}
 
 
-def _params(rng: np.random.Generator, kinds: Sequence[str]) -> Float[np.ndarray, "n 8"]:
+def _params(rng: np.random.Generator, kind: str, plain: bool) -> Float[np.ndarray, " 8"]:
     """As `interventions` writes them."""
-    count = len(kinds)
-    place = rng.uniform(2.0, ARENA - 2.0, (count, 2))
-    shape, hue = rng.integers(len(SHAPES), size=count), rng.integers(len(HUES), size=count)
-    largest = {"push": PUSH, "add": SPEED, "gravity": PULL}
-    way = rng.normal(size=(count, 2))
-    way *= np.sqrt(rng.random((count, 1))) / np.linalg.norm(way, axis=1, keepdims=True)
-    way *= np.array([largest.get(kind, 0.0) for kind in kinds])[:, None]
-    out = np.zeros((count, 8), np.float32)
-    for i, kind in enumerate(kinds):
-        if kind == "move":
-            out[i, :2] = place[i]
-        elif kind == "add":
-            out[i, :7] = *place[i], *way[i], hue[i], shape[i], rng.uniform(*RADIUS)
-        elif kind == "recolour":
-            out[i, 0] = hue[i]
-        else:
-            out[i, :2] = way[i]
+    largest = {"push": PUSH, "add": SPEED, "gravity": PULL}.get(kind, 0.0)
+    size = rng.uniform(*PLAIN_SIZES.get(kind, (0, 0))) if plain else largest * rng.random() ** 0.5
+    way, place = size * unit_vector(rng.uniform(-np.pi, np.pi)), rng.uniform(2.0, ARENA - 2.0, 2)
+    hue, shape = rng.integers(len(HUES)), rng.integers(len(SHAPES))
+    radius = rng.uniform(*(PLAIN_RADIUS if plain else RADIUS))
+    values: dict[str, Any] = {
+        "move": place,
+        "recolour": [hue],
+        "add": [*place, *way, hue, shape, radius],
+    }
+    given = values.get(kind, way)
+    out = np.zeros(8, np.float32)
+    out[: len(given)] = given
     return out
 
 
-def _sentence(kind: str, who: str, params: Float[np.ndarray, " 8"], resolution: int) -> str:
+def _exactly(kind: str, who: str, params: Float[np.ndarray, " 8"], resolution: int) -> str:
+    told = telling.exactly(kind, who, params, np.zeros(3, np.float32), resolution)
+    return told or _plainly(kind, who, params)
+
+
+def _plainly(kind: str, who: str, params: Float[np.ndarray, " 8"]) -> str:
     if kind == "recolour":
         return f"{who} turns {HUES[int(params[0])]}"
     if kind == "remove":
         return f"{who} disappears"
-    said = telling.exactly(kind, who, params, np.zeros(3, np.float32), resolution)
-    assert said is not None
-    return said
+    if kind == "push":
+        return f"{who} is pushed {direction_word(params[:2])}"
+    if kind == "gravity":
+        return f"gravity now pulls {direction_word(params[:2])}"
+    return f"{a_thing(params[4], params[5])} appears {place_words(params[:2])}"

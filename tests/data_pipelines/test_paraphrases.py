@@ -17,11 +17,8 @@ from wm_jax.telling import write
 BOTH = ("intervention", "text")
 
 
-@pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("kind", paraphrases.KINDS)
-def test_the_sentence_says_what_the_vector_says(kind, size):
-    """Parsed by the grammar it is the vector, to the digits that it is said in."""
-    said, vectors = paraphrases.made_up(np.random.default_rng(0), [kind], 40, size)
+def parsed(said, size):
+    """What the grammar makes of the sentences, in a scene that has one object of each sort."""
     there = [
         Thing(slot, HUES[slot // 3], SHAPES[slot % 3], (3.0, 4.0), (0.0, 0.0), tuple(colour))
         for slot, colour in enumerate(np.repeat(PALETTE, 3, axis=0))
@@ -29,11 +26,42 @@ def test_the_sentence_says_what_the_vector_says(kind, size):
     edits = no_edits(len(said))
     for stream, sentence in enumerate(said):
         write(edits, stream, sentences.parse(sentence, there, size), there, size)
+    return edits
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("kind", paraphrases.KINDS)
+def test_the_sentence_says_what_the_vector_says(kind, size):
+    """Parsed by the grammar it is the vector, to the digits that it is said in."""
+    said, vectors = paraphrases.made_up(np.random.default_rng(0), [kind], 40, size, plain=0.0)
+    edits = parsed(said, size)
     if kind in ("add", "gravity"):  # of no object that is there
         edits = edits._replace(named=0 * edits.named)
     np.testing.assert_allclose(as_vector(edits), vectors, atol=0.55 / size)
     assert (vectors[:, KINDS.index(kind)] == 1).all()
     assert len(set(said)) > 20, "as many as there are"
+
+
+@pytest.mark.parametrize("kind", ["push", "add", "gravity"])
+def test_without_numbers_it_says_where_to_and_means_the_mean(kind):
+    """The grammar puts there what it says; the vectors of one sentence lie around that."""
+    said, vectors = paraphrases.made_up(np.random.default_rng(0), [kind], 3000, 64, plain=1.0)
+    assert not any(any(c.isdigit() for c in sentence) for sentence in said)
+    alike = {" ".join(s.split()[-2:]): [] for s in said}  # "pushed left", "top left", "pulls up"
+    for row, sentence in enumerate(said):
+        alike[" ".join(sentence.split()[-2:])].append(row)
+    assert len(alike) == (9 if kind == "add" else 4)
+    at = {"push": slice(13, 15), "add": slice(11, 13), "gravity": slice(22, 24)}[kind]
+    for words_of, rows in alike.items():
+        mean = vectors[rows, at].mean(0)
+        want = as_vector(parsed([said[rows[0]]], 64))[0, at]
+        cosine = mean @ want / (np.linalg.norm(mean) * np.linalg.norm(want) + 1e-9)
+        assert cosine > 0.98 or np.abs(mean - want).max() < 0.06, (words_of, mean, want)
+
+
+def test_a_move_is_always_said_with_its_numbers():
+    said, _ = paraphrases.made_up(np.random.default_rng(0), ["move"], 20, 64, plain=1.0)
+    assert all("(" in sentence for sentence in said)
 
 
 def test_words_fit_into_what_is_read():
