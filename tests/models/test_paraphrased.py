@@ -12,7 +12,7 @@ from data_pipelines.memory import MemoryLoader
 from data_pipelines.twins import make_group, paraphrases
 from tests.models.quick import quick_jit
 from tests.test_remembered import BOTH, config
-from wm_jax import mesh, models, shapes
+from wm_jax import mesh, models, shapes, words
 from wm_jax.config import validate
 from wm_jax.errors import UserError
 from wm_jax.train import train
@@ -47,9 +47,10 @@ def error(model, params, pairs):
 
 
 def drawn(seed, count=96):
-    window = {"frames": np.zeros((count, 16, 16, 3), np.uint8)}
-    pairs = paraphrases.of_window(np.random.default_rng(seed), KINDS, window)
-    return shapes.Paraphrases(*(jnp.asarray(x)[None] for x in pairs.values()))
+    """Pairs whose words say all that the vector does: nothing is left to guess."""
+    said, vectors = paraphrases.made_up(np.random.default_rng(seed), KINDS, count, 16, plain=0.0)
+    ids = np.stack([words.encode(sentence) for sentence in said])
+    return shapes.Paraphrases(jnp.asarray(ids)[None], jnp.asarray(vectors)[None])
 
 
 def test_it_is_a_term_of_the_loss_where_there_are_pairs(model, params, batch):
