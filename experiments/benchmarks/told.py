@@ -115,15 +115,20 @@ def main(argv: list[str] | None = None) -> int:
     twins = list(twins_of(args.data, args.scenes))
     if not twins:
         raise UserError(f"{args.data} has no twins of {STEPS} frames after a change; build some.")
-    films = []
+    films: list[Film] = []
     with Progress(len(twins), "told", unit="twins") as bar:
-        for episode in twins:
-            films.append(film_of(world, episode))
-            bar.update(len(films))
+        for count, episode in enumerate(twins):
+            try:
+                films.append(film_of(world, episode))
+            except UserError as error:  # it takes something for what it isn't
+                bar.note(f"left out: {error}")
+            bar.update(count + 1)
+    if not films:
+        raise UserError(f"{args.model} knows none of the things that change in {args.data}.")
     worst = max(films, key=lambda film: film.error)
     first = {film.kind: film for film in reversed(films)}
     titled = {film.sentence: film for film in reversed(first.values())}
-    drawn(titled | {f"the worst of {len(twins)}: {worst.sentence}": worst}).save(args.out)
+    drawn(titled | {f"the worst of {len(films)}: {worst.sentence}": worst}).save(args.out)
     print(args.out)
     return 0
 
