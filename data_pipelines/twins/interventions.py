@@ -23,10 +23,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.twins import geometry
+from data_pipelines.twins import geometry, language
 from data_pipelines.twins.drives import drift_at
 from data_pipelines.twins.geometry import unit_vector
-from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
+from data_pipelines.twins.language import direction_word, thing
 from data_pipelines.twins.scene import HAND_RADIUS, Scene, fitting_shapes
 from data_pipelines.twins.world import ARENA, HUES, Index
 
@@ -131,7 +131,7 @@ def _move(view: _View, rng):
 def _push(view: _View, rng):
     slot = view.any_object(rng)
     change = rng.uniform(*view.scene.world.push) * unit_vector(rng.uniform(-np.pi, np.pi))
-    return slot, change, f"the {view.name(slot)} is pushed {direction_word(change)}"
+    return slot, change, language.change("push", f"the {view.name(slot)}", change)
 
 
 def _recolour(view: _View, rng):
@@ -139,14 +139,14 @@ def _recolour(view: _View, rng):
     hue = view.free_hue(rng, int(view.state["shape"][slot]))
     if hue is None:
         return None
-    return slot, [hue], f"the {view.name(slot)} turns {HUES[hue]}"
+    return slot, [hue], language.change("recolour", f"the {view.name(slot)}", np.array([hue]))
 
 
 def _remove(view: _View, rng):
     if view.state["present"].sum() < 2:
         return None
     slot = view.any_object(rng)
-    return slot, [], f"the {view.name(slot)} disappears"
+    return slot, [], language.change("remove", f"the {view.name(slot)}", np.zeros(0))
 
 
 def _add(view: _View, rng):
@@ -161,8 +161,7 @@ def _add(view: _View, rng):
     velocity = rng.uniform(*world.speed) * unit_vector(rng.uniform(-np.pi, np.pi))
     mass = 1.0 if world.rigid else np.exp2(rng.uniform(-1, 1))
     values = [*spot, *velocity, hue, shape, radius, mass]
-    sentence = f"{a_thing(hue, shape)} appears {place_words(spot)}"
-    return int(empty[0]), values, sentence
+    return int(empty[0]), values, language.change("add", "", np.array(values))
 
 
 def _light(view: _View, rng):
@@ -192,7 +191,7 @@ def _gravity(view: _View, rng):
     turn = rng.uniform(np.pi / 2, np.pi) * (1 if rng.random() < 0.5 else -1)
     direction = np.arctan2(now[1], now[0]) + turn
     new = rng.uniform(0.015, 0.035) * unit_vector(direction)
-    return -1, new, f"gravity now pulls {direction_word(new)}"
+    return -1, new, language.change("gravity", "", new)
 
 
 _DRAW = {

@@ -49,6 +49,22 @@ def place_words(position: Real[np.ndarray, " 2"]) -> str:
     return f"at the {words}" if words else "in the middle"
 
 
+def change(kind: str, who: str, params: Real[np.ndarray, " p"]) -> str:
+    """The sentence of an intervention, without numbers; ``params`` as `interventions` writes them.
+    Not of a move and of the light, whose words depend on what was there."""
+    if kind == "push":
+        return f"{who} is pushed {direction_word(params[:2])}"
+    if kind == "recolour":
+        return f"{who} turns {HUES[int(params[0])]}"
+    if kind == "remove":
+        return f"{who} disappears"
+    if kind == "add":
+        return f"{a_thing(params[4], params[5])} appears {place_words(params[:2])}"
+    if kind == "gravity":
+        return f"gravity now pulls {direction_word(params[:2])}"
+    raise ValueError(kind)
+
+
 def caption(hue, shape, occluders: int, hand: bool, gravity: Real[np.ndarray, " 2"]) -> str:
     """The scene at frame 0: objects in slot order, bars, hand, gravity."""
     things = [a_thing(h, s) for h, s in zip(hue, shape, strict=True) if h >= 0]

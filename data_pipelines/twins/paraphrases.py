@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.twins import telling
+from data_pipelines.twins import language, telling
 from data_pipelines.twins.geometry import unit_vector
-from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
 from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, HUES, SHAPES
 from wm_jax import words
@@ -28,7 +27,7 @@ from wm_jax.errors import UserError
 #: on where a thing is, which no vector says; so a move is always said with its numbers.
 KINDS = ("move", "push", "recolour", "remove", "add", "gravity")
 #: Largest change of speed and speed (world units a frame), and pull (a frame²); sizes. Wider than
-#: what any world draws, so that what is at its edge is not at the edge here.
+#: what worlds draw for training, so that what is at their edge is not at the edge here.
 PUSH, SPEED, PULL, RADIUS = 2.6, 2.2, 0.04, (3.0, 8.0)
 #: Share of the other sentences that say no number. What such a sentence comes to mean is the mean
 #: of the vectors that it may stand for, so these are no wider than what worlds draw.
@@ -69,9 +68,9 @@ def made_up(
             given["named"] = PALETTE[hue[rows]]
         for name, value in given.items():
             told[name][rows] = value
-    whose = [f"the {thing(h, s)}" for h, s in zip(hue, shape, strict=True)]
+    whose = [f"the {language.thing(h, s)}" for h, s in zip(hue, shape, strict=True)]
     said = [
-        _plainly(kind, who, row) if some else _exactly(kind, who, row, resolution)
+        language.change(kind, who, row) if some else _exactly(kind, who, row, resolution)
         for kind, who, row, some in zip(kind_of, whose, params, numberless, strict=True)
     ]
     return said, as_vector(telling.filled(told, count))
@@ -116,16 +115,4 @@ def _params(rng: np.random.Generator, kind: str, plain: bool) -> Float[np.ndarra
 
 def _exactly(kind: str, who: str, params: Float[np.ndarray, " 8"], resolution: int) -> str:
     told = telling.exactly(kind, who, params, np.zeros(3, np.float32), resolution)
-    return told or _plainly(kind, who, params)
-
-
-def _plainly(kind: str, who: str, params: Float[np.ndarray, " 8"]) -> str:
-    if kind == "recolour":
-        return f"{who} turns {HUES[int(params[0])]}"
-    if kind == "remove":
-        return f"{who} disappears"
-    if kind == "push":
-        return f"{who} is pushed {direction_word(params[:2])}"
-    if kind == "gravity":
-        return f"gravity now pulls {direction_word(params[:2])}"
-    return f"{a_thing(params[4], params[5])} appears {place_words(params[:2])}"
+    return told or language.change(kind, who, params)
