@@ -141,8 +141,8 @@ class GrainLoader:
         if not len(source):
             raise UserError("there are 0 episodes; build a data set that has some.")
         self._corrupt, own = corrupt.Corrupt(corrupt_budget), Rows(batch_size, rows)
-        told = conditions, corrupt_budget, length, seed, own, paraphrases
-        windows = Windows(source, *told)
+        settings = conditions, corrupt_budget, length, seed, own, paraphrases
+        windows = Windows(source, *settings)
 
         def collate(items):
             problems = {i: text for _, found in items for i, text in found.items()}

@@ -134,16 +134,12 @@ def blank(
         "is_terminal": np.zeros((batch, time), bool),
         "readout": np.zeros((batch, time, readout), np.float32),
     }
-    said_twice = pairs.blank(batch, time) if paraphrases else {}
-    return (
-        said_twice
-        | {
-            "frames": np.zeros((batch, time, size, size, 3), np.uint8),
-            "is_first": np.zeros((batch, time), bool),
-            "mask": np.ones((batch, time), bool),
-        }
-        | {name: made[name] for name in targets if name in made}
-    )
+    out = {
+        "frames": np.zeros((batch, time, size, size, 3), np.uint8),
+        "is_first": np.zeros((batch, time), bool),
+        "mask": np.ones((batch, time), bool),
+    } | {name: made[name] for name in targets if name in made}
+    return out | pairs.blank(batch, time) if paraphrases else out
 
 
 def said(
