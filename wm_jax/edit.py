@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # it would import jax, which readers of data do without
     from jaxtyping import Array
 
 KINDS = ("move", "push", "recolour", "remove", "add", "light", "camera", "gravity")
+#: Kinds of one object that is there, which is named.
+OF_OBJECTS = ("move", "push", "recolour", "remove")
 #: Kinds that change what a model is told instead of its state, and what that is.
 TOLD = {"light": "light", "camera": "camera"}
 

@@ -20,7 +20,7 @@ from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, HUES, SHAPES
 from wm_jax import words
 from wm_jax.edit import KINDS as ALL
-from wm_jax.edit import as_vector
+from wm_jax.edit import OF_OBJECTS, as_vector
 from wm_jax.errors import UserError
 
 #: Kinds whose sentence can say all that the vector does. The place of a move "to the left" depends
@@ -64,7 +64,7 @@ def made_up(
     for number, kind in enumerate(kinds):
         rows = np.flatnonzero(chosen == number)
         given = telling.fields(kind, params[rows], still[rows]) | {"kind": ALL.index(kind)}
-        if kind not in ("add", "gravity"):
+        if kind in OF_OBJECTS:
             given["named"] = PALETTE[hue[rows]]
         for name, value in given.items():
             told[name][rows] = value

@@ -13,7 +13,7 @@ from data_pipelines.twins.geometry import project
 from data_pipelines.twins.language import a_thing
 from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import ARENA, HUES
-from wm_jax.edit import KINDS, TOLD, Edits, as_vector, no_edits
+from wm_jax.edit import KINDS, OF_OBJECTS, TOLD, Edits, as_vector, no_edits
 
 
 def fields(
@@ -110,7 +110,7 @@ def intervention(
     params = np.asarray(episode["intervention/params"])[None]
     named = [HUES.index(w) for w in str(episode["intervention/sentence"]).split() if w in HUES]
     given: dict[str, Any] = fields(kind, params, view) | {"kind": [KINDS.index(kind)]}
-    if named and kind not in ("add", "gravity"):
+    if named and kind in OF_OBJECTS:
         given["named"] = PALETTE[named[:1]]
     values[frame], said[frame] = as_vector(filled(given, 1))[0], True
     return values, said

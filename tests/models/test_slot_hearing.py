@@ -110,6 +110,25 @@ def test_what_comes_takes_the_empty_slot_as_likely_as_it_is_said_to(scene):
     jax.tree.map(np.testing.assert_array_equal, after(full, told), full)
 
 
+def test_of_what_can_be_heard_one_is_or_none_to_the_last_bit():
+    """With sigmoids a pull was heard in all that was said, and moved what nobody spoke of."""
+    one_of = quick_jit(slot_hearing._one_of)
+    sure, none = jnp.full(len(CHOICES), -2.0).at[1].set(4.0), jnp.full(len(CHOICES), -6.0)
+    np.testing.assert_array_equal(one_of(sure), [0, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(one_of(none), np.zeros(len(CHOICES)))
+    np.testing.assert_allclose(one_of(none.at[:2].set(6.0))[:2], 0.5, atol=1e-2)
+    # Whatever else is said to be, a second thing takes from the first.
+    assert one_of(sure.at[5].set(3.5))[1] < 0.8
+
+
+def test_what_is_heard_for_sure_can_be_unlearned():
+    def wrong(x):
+        return ((slot_hearing._one_of(x) - jnp.eye(len(CHOICES))[5]) ** 2).sum()
+
+    slope = quick_jit(jax.grad(wrong))(jnp.full(len(CHOICES), -6.0).at[1].set(6.0))
+    assert slope[5] < 0 < slope[1]
+
+
 SPEAKING = SMALL | {
     "model.modalities": ("intervention", "text", "actions"),
     "model.told_width": 8,

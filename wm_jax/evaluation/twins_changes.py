@@ -18,7 +18,7 @@ from data_pipelines.twins.language import a_thing, direction_word, place_words, 
 from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import PALETTE
 from data_pipelines.twins.world import HUES, get_world, world_of_split
-from wm_jax.edit import KINDS, Edits
+from wm_jax.edit import KINDS, OF_OBJECTS, Edits
 from wm_jax.evaluation import twins_scene
 from wm_jax.evaluation.twins_scene import get, put
 from wm_jax.evaluation.world import Changes
@@ -76,12 +76,11 @@ def edits(scenes: Float32[np.ndarray, "r k"], changes: Changes) -> Edits:
     """The same changes as a model is told them: places and sizes as the camera shows them."""
     camera, rows = get(scenes, "camera"), np.arange(len(scenes))
     known = np.maximum(changes.target, 0)
-    hue = np.maximum(get(scenes, "hue")[rows, known], 0)
-    who = {
-        "kind": np.where(changes.valid, KINDS.index(changes.kind), -1).astype(np.int32),
-        "at": project(get(scenes, "position")[rows, known], camera, 1),
-        "named": PALETTE[hue],
-    }
+    who = {"kind": np.where(changes.valid, KINDS.index(changes.kind), -1).astype(np.int32)}
+    if changes.kind in OF_OBJECTS:
+        hue = np.maximum(get(scenes, "hue")[rows, known], 0)
+        who["at"] = project(get(scenes, "position")[rows, known], camera, 1)
+        who["named"] = PALETTE[hue]
     return telling.filled(who | telling.fields(changes.kind, changes.params, camera), len(scenes))
 
 

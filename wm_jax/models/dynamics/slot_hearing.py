@@ -7,8 +7,10 @@ what pulls. Choices reach 0 and 1 (stretched, as in Louizos et al. 2018, arXiv 1
 3), so that what is not meant stays what it was, to the last bit. What comes is drawn into a
 template, as by `slot_edit`.
 
-With a sigmoid of its own each slot could be unmeant as long as nobody knows yet what happens to it,
-and then nobody ever learned it.
+One thing is said at a time: slots share one softmax, and so do the choices, with one share for
+none. With a sigmoid of its own each slot could be unmeant as long as nobody knows yet what happens
+to it, and then nobody ever learned it; and a pull of 0.2 to 0.4 was heard in whatever was said,
+which steadies what slots believe of theirs and moves what nobody spoke of.
 
 Nothing says which slot was meant or what became of it: see `said_lesson`.
 """
@@ -78,7 +80,7 @@ class Hearing(nn.Module):
         out = Dense(total)(said) + MLP((self.hidden, total))(said)
         parts = jnp.split(out, np.cumsum(list(sizes.values())), -1)
         choices, place, from_it, speed, paint, pull, shape, radius = parts
-        choices = _choice(choices) * there
+        choices = _one_of(choices) * there
         return Heard(
             meant=_reached(meant) * scene.present * there[:, None],
             choices={name: choices[:, i : i + 1] for i, name in enumerate(CHOICES)},
@@ -95,6 +97,12 @@ class Hearing(nn.Module):
 def _choice(x: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
     """In [0, 1], both of them reached; never so sure that it could not be unlearned."""
     return _reached(nn.sigmoid(4 * jnp.tanh(x / 4)))
+
+
+def _one_of(x: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
+    """Shares of several and of none; of none the logit is 0. As bold and as unsure as `_choice`."""
+    x = jnp.concatenate([jnp.zeros_like(x[..., :1]), 6 * jnp.tanh(x / 6)], -1)
+    return _reached(nn.softmax(x)[..., 1:])
 
 
 def _reached(share: Float[Array, "*lead k"]) -> Float[Array, "*lead k"]:
