@@ -26,7 +26,6 @@ from jaxtyping import Float
 from data_pipelines.twins import geometry, language
 from data_pipelines.twins.drives import drift_at
 from data_pipelines.twins.geometry import unit_vector
-from data_pipelines.twins.language import direction_word, thing
 from data_pipelines.twins.scene import HAND_RADIUS, Scene, fitting_shapes
 from data_pipelines.twins.world import ARENA, HUES, Index
 
@@ -57,7 +56,7 @@ class _View:
     used: np.ndarray  # hues of all slots ever filled
 
     def name(self, slot: int) -> str:
-        return thing(self.state["hue"][slot], self.state["shape"][slot])
+        return language.thing(self.state["hue"][slot], self.state["shape"][slot])
 
     def any_object(self, rng: np.random.Generator) -> int:
         """A random object, one not behind a bar where there is one."""
@@ -124,8 +123,8 @@ def _move(view: _View, rng):
     spot = view.free_place(rng, own, ignoring=slot)
     if spot is None:
         return None
-    way = direction_word(spot - view.state["position"][slot])
-    return slot, spot, f"the {view.name(slot)} is moved {way}"
+    place = view.state["position"][slot]
+    return slot, spot, language.change("move", f"the {view.name(slot)}", np.asarray(spot), place)
 
 
 def _push(view: _View, rng):
@@ -173,7 +172,7 @@ def _light(view: _View, rng):
     slope = rng.uniform(0, LIGHT_SLOPE) * unit_vector(rng.uniform(-np.pi, np.pi))
     wobble = drift_at(view.scene, view.frame)[0] - view.scene.drift[:3, 0]
     change = np.array([gain, *slope]) - (now - wobble)
-    return -1, change, f"the light gets {'brighter' if brighter else 'dimmer'}"
+    return -1, change, language.change("light", "", gain - now[:1])
 
 
 def _camera(view: _View, rng):
@@ -182,8 +181,8 @@ def _camera(view: _View, rng):
     now = view.state["camera"]
     pan = np.where(np.abs(now[:2] + pan) > 12, -pan, pan)
     zoom = -zoom if abs(now[2] + zoom) > 0.3 else zoom
-    word = "in" if zoom > 0 else "out"
-    return -1, [*pan, zoom], f"the camera moves {direction_word(pan)} and zooms {word}"
+    values = np.array([*pan, zoom])
+    return -1, values, language.change("camera", "", values)
 
 
 def _gravity(view: _View, rng):

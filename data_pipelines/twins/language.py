@@ -49,9 +49,16 @@ def place_words(position: Real[np.ndarray, " 2"]) -> str:
     return f"at the {words}" if words else "in the middle"
 
 
-def change(kind: str, who: str, params: Real[np.ndarray, " p"]) -> str:
+def change(
+    kind: str,
+    who: str,
+    params: Real[np.ndarray, " p"],
+    place: Real[np.ndarray, " 2"] | None = None,
+) -> str:
     """The sentence of an intervention, without numbers; ``params`` as `interventions` writes them.
-    Not of a move and of the light, whose words depend on what was there."""
+    ``place``: of a move, where the object was."""
+    if kind == "move" and place is not None:
+        return f"{who} is moved {direction_word(params[:2] - place)}"
     if kind == "push":
         return f"{who} is pushed {direction_word(params[:2])}"
     if kind == "recolour":
@@ -60,9 +67,14 @@ def change(kind: str, who: str, params: Real[np.ndarray, " p"]) -> str:
         return f"{who} disappears"
     if kind == "add":
         return f"{a_thing(params[4], params[5])} appears {place_words(params[:2])}"
+    if kind == "light":
+        return f"the light gets {'brighter' if params[0] > 0 else 'dimmer'}"
+    if kind == "camera":
+        word = "in" if params[2] > 0 else "out"
+        return f"the camera moves {direction_word(params[:2])} and zooms {word}"
     if kind == "gravity":
         return f"gravity now pulls {direction_word(params[:2])}"
-    raise ValueError(kind)
+    raise ValueError(f"no sentence says a change of kind '{kind}'")
 
 
 def caption(hue, shape, occluders: int, hand: bool, gravity: Real[np.ndarray, " 2"]) -> str:

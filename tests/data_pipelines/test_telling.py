@@ -38,6 +38,7 @@ def test_training_tells_what_the_evaluator_tells(twins, kind):
     )
     judged = twins_changes.edits(scenes, changes)
     np.testing.assert_allclose(values[at], as_vector(judged)[0], atol=1e-5)
+    assert twins_changes.sentences(scenes, changes) == (str(episode["intervention/sentence"]),)
 
 
 @pytest.mark.parametrize("kind", ["", "light", "camera"])

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from data_pipelines.twins import project, telling
+from data_pipelines.twins import language, project, telling
 from data_pipelines.twins.interventions import Intervention, sample_intervention
-from data_pipelines.twins.language import a_thing, direction_word, place_words, thing
 from data_pipelines.twins.physics import Simulator
 from data_pipelines.twins.render import PALETTE
-from data_pipelines.twins.world import HUES, get_world, world_of_split
+from data_pipelines.twins.world import get_world, world_of_split
 from wm_jax.edit import KINDS, OF_OBJECTS, Edits
 from wm_jax.evaluation import twins_scene
 from wm_jax.evaluation.twins_scene import get, put
@@ -101,25 +100,10 @@ def _sentence(
     scene: np.ndarray, kind: str, target: int, params: np.ndarray, resolution: int | None
 ) -> str:
     hue, shape, place = (get(scene, name)[max(target, 0)] for name in ("hue", "shape", "position"))
-    who = f"the {thing(hue, shape)}" if target >= 0 and hue >= 0 else ""
+    who = f"the {language.thing(hue, shape)}" if target >= 0 and hue >= 0 else ""
     if resolution is not None:
         view, light = (get(scene, name) for name in ("camera", "light"))
         exact = telling.exactly(kind, who, params, view, resolution, light)
         if exact is not None:
             return exact
-    if kind == "move":
-        return f"{who} is moved {direction_word(params[:2] - place)}"
-    if kind == "push":
-        return f"{who} is pushed {direction_word(params[:2])}"
-    if kind == "recolour":
-        return f"{who} turns {HUES[int(params[0])]}"
-    if kind == "remove":
-        return f"{who} disappears"
-    if kind == "add":
-        return f"{a_thing(int(params[4]), int(params[5]))} appears {place_words(params[:2])}"
-    if kind == "light":
-        return f"the light gets {'brighter' if params[0] > 0 else 'dimmer'}"
-    if kind == "camera":
-        word = "in" if params[2] > 0 else "out"
-        return f"the camera moves {direction_word(params[:2])} and zooms {word}"
-    return f"gravity now pulls {direction_word(params[:2])}"
+    return language.change(kind, who, params, place)
